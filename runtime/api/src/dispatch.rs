@@ -1,0 +1,49 @@
+//! What a router hands to a replica: the request, where the weights are, and where each image goes.
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::ImageRequest;
+
+/// One generation, sent to one replica. Everything the replica needs is inside; it holds no secrets of its own.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Dispatch {
+    pub id: Uuid,
+    pub model: ModelSource,
+    pub request: ImageRequest,
+    /// One target per sample, in order.
+    pub outputs: Vec<OutputTarget>,
+    /// Milliseconds the replica may spend, queueing and loading included, before it gives the generation up.
+    pub deadline_ms: u64,
+    /// How many previews of each unfinished image to send as [`crate::Event::Preview`].
+    #[serde(default)]
+    pub partial_images: u32,
+    /// Text written into the PNG, key and value, in order.
+    #[serde(default)]
+    pub metadata: Vec<(String, String)>,
+}
+
+/// Where a model's weights are.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct ModelSource {
+    /// The API's name of the model, for messages and metrics.
+    pub id: String,
+    /// `file://` URI of a folder in diffusers' layout, below one of the replica's `--model-root`s.
+    pub uri: String,
+    /// sha256 the model must have, in hex, where one was declared.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<String>,
+}
+
+/// Where one finished image goes.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OutputTarget {
+    /// A URL that was signed for one PUT. It is a secret: it is never logged.
+    pub put_url: String,
+}
+
+impl std::fmt::Debug for OutputTarget {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("OutputTarget { put_url: <signed> }")
+    }
+}

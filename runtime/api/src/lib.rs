@@ -1,0 +1,29 @@
+//! The wire contract between a router and its replicas: what an image request is, what a replica is asked to do with it, and what
+//! it tells on the way. Types only: this crate knows no HTTP library, no Kubernetes, no tensors.
+//!
+//! ```text
+//! router ── POST /v1/generations  Dispatch ──────────────► replica
+//!        ◄─ text/event-stream     Event, Event, … ────────
+//!        ── GET  /v1/state ──────────────────────────────►
+//!        ◄─ ReplicaState ─────────────────────────────────
+//! ```
+//! Closing the event stream cancels the generation at its next step: a replica never works for a router that is gone.
+
+mod dispatch;
+mod event;
+mod request;
+mod state;
+
+pub use dispatch::{Dispatch, ModelSource, OutputTarget};
+pub use event::{Event, Failure, FailureReason, Timings, WeightsTier};
+pub use request::{ImageRequest, PromptSyntax, Task};
+pub use state::{ReplicaState, ResidentModel};
+
+/// Path, below a replica's address, that takes a [`Dispatch`] and answers with a stream of [`Event`]s.
+pub const GENERATIONS_PATH: &str = "/v1/generations";
+/// Path, below a replica's address, of its [`ReplicaState`].
+pub const STATE_PATH: &str = "/v1/state";
+/// Environment variable that gives a replica the token which routers must send as `Authorization: Bearer`.
+pub const TOKEN_VARIABLE: &str = "EMULSION_REPLICA_TOKEN";
+/// The line a replica prints on standard output once it listens, followed by its address: `emulsion-runtime listening on 127.0.0.1:4321`.
+pub const LISTENING_PREFIX: &str = "emulsion-runtime listening on ";
