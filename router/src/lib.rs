@@ -1,1 +1,16 @@
+//! The router: takes API calls in the dialects that clients already speak, admits them under the tenant's plan, journals them,
+//! and dispatches them to replicas that it starts from zero.
+//!
+//! ```text
+//! client ─► edge ─ dialect ─► Submission ─► Service ─ admission + journal ─► dispatch ─► replica
+//!                                              │  (one transaction)            │
+//!        ◄─ dialect ◄─ Generation ◄────────────┴── events, settled usage ◄──────┘
+//! ```
+//! `edge` and `dialect` know HTTP and the callers' languages and nothing of SQL or replicas; everything behind [`service::Service`]
+//! knows neither HTTP statuses nor dialects.
 
+pub mod generation;
+pub mod refusal;
+pub mod accounts;
+pub mod admission;
+pub mod store;
