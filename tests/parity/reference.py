@@ -1,0 +1,89 @@
+"""What diffusers makes of a case, with every random draw kept."""
+
+import contextlib
+import dataclasses
+import pathlib
+
+import diffusers
+import numpy
+import torch
+from diffusers.pipelines.stable_diffusion import pipeline_stable_diffusion
+from diffusers.schedulers import scheduling_ddim, scheduling_euler_ancestral_discrete, scheduling_euler_discrete
+from diffusers.utils.torch_utils import randn_tensor
+
+from cases import Case
+
+# Each of these modules has its own name for the function all random draws go through.
+DRAWING_MODULES = [
+    pipeline_stable_diffusion,
+    scheduling_ddim,
+    scheduling_euler_ancestral_discrete,
+    scheduling_euler_discrete,
+]
+
+
+@dataclasses.dataclass
+class Images:
+    """One run: the draws that went in, the latents after each solver call, the pictures."""
+
+    draws: dict[str, numpy.ndarray]  # latents_init [n,c,h,w] before init_noise_sigma, noise.0, noise.1, …
+    step_latents: numpy.ndarray  # [calls,n,c,h,w]
+    image: numpy.ndarray  # [n,h,w,3] in 0…1
+
+
+@contextlib.contextmanager
+def recorded_draws():
+    """Collects what diffusers draws, in order: first the initial latents, then each sampler's noise."""
+    drawn = []
+
+    def draw(*arguments, **options):
+        tensor = randn_tensor(*arguments, **options)
+        drawn.append(tensor.numpy().copy())
+        return tensor
+
+    for module in DRAWING_MODULES:
+        module.randn_tensor = draw
+    try:
+        yield drawn
+    finally:
+        for module in DRAWING_MODULES:
+            module.randn_tensor = randn_tensor
+
+
+def load(folder: pathlib.Path):
+    """The pipeline of `folder` in f32, whatever its files are stored in."""
+    pipeline = diffusers.StableDiffusionPipeline.from_pretrained(
+        folder, torch_dtype=torch.float32, local_files_only=True, low_cpu_mem_usage=False, safety_checker=None
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def run(pipeline, case: Case, seed: int) -> Images:
+    """Runs `case`; the folder's scheduler is kept unless the case names one or changes its options."""
+    folders_own = pipeline.scheduler
+    try:
+        sampler = getattr(diffusers, case.sampler) if case.sampler else type(folders_own)
+        pipeline.scheduler = sampler.from_config(folders_own.config, **case.sampler_options)
+        named = {"guidance_scale", "guidance_rescale", "eta", "clip_skip", "negative_prompt", "width", "height"}
+        said = {key: value for key, value in case.request().items() if key in named}
+        steps = []
+
+        def keep(_pipeline, _step, _timestep, tensors):
+            steps.append(tensors["latents"].numpy().copy())
+            return tensors
+
+        with recorded_draws() as drawn, torch.no_grad():
+            image = pipeline(
+                prompt=case.prompt,
+                num_images_per_prompt=case.samples,
+                num_inference_steps=case.num_inference_steps,
+                generator=torch.Generator().manual_seed(seed),
+                callback_on_step_end=keep,
+                output_type="np",
+                **said,
+            ).images
+    finally:
+        pipeline.scheduler = folders_own
+    draws = {"latents_init": drawn[0]} | {f"noise.{number}": noise for number, noise in enumerate(drawn[1:])}
+    return Images(draws, numpy.stack(steps), image)
