@@ -9,8 +9,10 @@
 //! `edge` and `dialect` know HTTP and the callers' languages and nothing of SQL or replicas; everything behind [`service::Service`]
 //! knows neither HTTP statuses nor dialects.
 
-pub mod generation;
-pub mod refusal;
 pub mod accounts;
 pub mod admission;
+pub mod generation;
+pub mod outputs;
+pub mod refusal;
+pub mod service;
 pub mod store;
