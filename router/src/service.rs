@@ -110,8 +110,8 @@ pub struct Ticket {
 }
 
 impl Ticket {
-    /// From here on the request goes on by itself: its caller was told an id.
-    pub fn detach(self) -> Generation {
+    /// From here on the request goes on by itself: its caller is told an id. Durable when it returns, so answer after it.
+    pub async fn detach(self) -> Generation {
         self.generation
     }
 }
