@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use runtime_api::{Failure, ImageRequest, Timings};
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 /// A request as a dialect hands it in, before admission.
@@ -20,7 +21,8 @@ pub struct Submission {
 }
 
 /// What happens when the caller goes away.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Mode {
     /// The caller waits: when it leaves before the answer, the request is cancelled and not billed.
     Attached,
@@ -70,7 +72,7 @@ impl State {
 }
 
 /// Where the time before and around the image went; every answer tells it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StartReport {
     /// Whether this request had to wait for a replica's process to start.
     pub cold: bool,

@@ -128,6 +128,8 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     async fn find_caller(&self, key: KeyHash) -> Result<Option<Caller>, StoreError>;
     /// Reserves the quota and writes the entry, in one transaction, durable when it returns.
     async fn admit(&self, admission: &Admission) -> Result<Entry, AdmitError>;
+    /// The caller was told an id and may leave: from now on the entry goes on by itself, also after a crash. Durable when it returns.
+    async fn detach(&self, id: Uuid) -> Result<(), StoreError>;
     /// Ends a request once and settles it. False when the fence is old or it had ended: then nothing changed.
     async fn finish(&self, id: Uuid, fence: i64, outcome: &Outcome, start: &StartReport) -> Result<bool, StoreError>;
     /// Only the tenant's own; ids of others are unknown.

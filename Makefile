@@ -1,0 +1,53 @@
+# Two commands matter: `make run` and `make test`. `make help` lists the rest.
+
+# One cache for builds and environments, so that a second run is short; a clean checkout finds it, too.
+EMULSION_CACHE ?= $(HOME)/.cache/emulsion
+export EMULSION_CACHE
+export CARGO_TARGET_DIR ?= $(EMULSION_CACHE)/target
+BIN := $(CARGO_TARGET_DIR)/debug
+
+# Where `make run` listens, and what it may be told: make run LISTEN=0.0.0.0:8080
+LISTEN ?= 127.0.0.1:8080
+DATA_DIR ?= data
+
+.DEFAULT_GOAL := help
+.PHONY: help build run test test-unit lint test-rust test-parity test-acceptance crates-alone generate evaluate-demo clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+build: ## build the router and the runtime
+	cargo build --locked -p router -p runtime
+
+run: build ## build and start everything on this machine: no cluster, no database server, no GPU
+	@exec $(BIN)/emulsion-router local --listen $(LISTEN) --data-dir $(DATA_DIR) --manifests models
+
+test: lint crates-alone test-rust test-parity test-acceptance ## everything; says what it skipped and why
+
+lint: ## formatting and clippy, warnings are errors
+	cargo fmt --all --check
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+
+crates-alone: ## every crate builds without what the others happen to switch on
+	tests/check-each-crate-alone.sh
+
+test-unit: ## the tests of single crates: seconds, once built
+	cargo test --locked --workspace --lib --bins
+
+test-rust: build ## all Rust tests
+	cargo test --locked --workspace
+
+test-parity: build ## against diffusers, step by step
+	EMULSION_RUNTIME=$(BIN)/emulsion-runtime tests/parity/run.sh
+
+test-acceptance: build ## real clients against the real binaries, and kills
+	EMULSION_ROUTER=$(BIN)/emulsion-router EMULSION_RUNTIME=$(BIN)/emulsion-runtime tests/acceptance/run.sh
+
+generate: ## write the generated CRDs again
+	cargo run --locked -p crds --example generate
+
+evaluate-demo: build ## the demo model's figures, measured again with our own runtime
+	EMULSION_RUNTIME=$(BIN)/emulsion-runtime models/demo-training/evaluate.sh
+
+clean: ## remove what `make run` keeps; caches under $(EMULSION_CACHE) stay
+	rm -rf data
