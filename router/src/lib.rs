@@ -11,7 +11,11 @@
 
 pub mod accounts;
 pub mod admission;
+pub mod bounded_body;
+pub mod dialect;
+pub mod edge;
 pub mod generation;
+pub mod openapi;
 pub mod outputs;
 pub mod refusal;
 pub mod service;

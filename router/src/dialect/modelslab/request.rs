@@ -1,0 +1,156 @@
+//! What callers of ModelsLab's dialect send.
+
+use runtime_api::ImageRequest;
+use serde::Deserialize;
+use utoipa::ToSchema;
+
+use super::Family;
+use crate::dialect::{Fields, fields, lenient, not_supported, sampler};
+use crate::generation::{Mode, Submission};
+use crate::refusal::Refusal;
+
+/// Layers skipped at most, in this dialect's counting.
+const CLIP_SKIP_LIMIT: u32 = 8;
+/// Kept and given back; longer ones are no names.
+const TRACK_ID_LIMIT_BYTES: usize = 256;
+
+/// A text-to-image call. Numbers and switches may be texts; `null` and `""` are as good as absent; unknown fields are ignored. What is
+/// left out takes the model's own default, because the vendor's fixed ones (512×512, 31 steps) are wrong for most models.
+#[derive(Clone, Debug, Default, Deserialize, ToSchema)]
+#[serde(default)]
+#[schema(as = TextToImageCall)]
+pub struct TextToImageFields {
+    /// The API key; also taken from `Authorization: Bearer`, the headers `key` and `X-API-Key`, and the query.
+    #[serde(deserialize_with = "lenient::filled_text")]
+    pub key: Option<String>,
+    /// The model; may be left out, then it is the first of the list of models.
+    #[serde(deserialize_with = "lenient::filled_text")]
+    pub model_id: Option<String>,
+    #[serde(deserialize_with = "lenient::text")]
+    #[schema(example = "a red circle on a blue background")]
+    pub prompt: Option<String>,
+    #[serde(deserialize_with = "lenient::text")]
+    pub negative_prompt: Option<String>,
+    /// Pixels, divisible by 8.
+    #[serde(deserialize_with = "lenient::whole")]
+    pub width: Option<u32>,
+    /// Pixels, divisible by 8.
+    #[serde(deserialize_with = "lenient::whole")]
+    pub height: Option<u32>,
+    /// Images to make, 1 by default.
+    #[serde(deserialize_with = "lenient::whole")]
+    pub samples: Option<u32>,
+    #[serde(deserialize_with = "lenient::whole")]
+    pub num_inference_steps: Option<u32>,
+    #[serde(deserialize_with = "lenient::number")]
+    pub guidance_scale: Option<f64>,
+    /// The same seed makes the same image; absent, null, "" and -1 draw one. 0 is a seed like any other.
+    #[serde(deserialize_with = "lenient::seed")]
+    pub seed: Option<u64>,
+    /// A class name of diffusers or a name of AUTOMATIC1111, such as `EulerDiscreteScheduler` or `Euler a`.
+    #[serde(deserialize_with = "lenient::filled_text")]
+    pub scheduler: Option<String>,
+    /// For schedulers that have it; ignored for others, and where no scheduler is named.
+    #[serde(deserialize_with = "lenient::switch")]
+    pub use_karras_sigmas: Option<bool>,
+    /// For the DPM-Solver schedulers.
+    #[serde(deserialize_with = "lenient::filled_text")]
+    pub algorithm_type: Option<String>,
+    /// AUTOMATIC1111's counting: 1 uses the text encoder's last layer, 2 the one before it, up to 8.
+    #[serde(deserialize_with = "lenient::whole", alias = "clipskip")]
+    pub clip_skip: Option<u32>,
+    /// Answer `processing` at once; the image is fetched by its id.
+    #[serde(deserialize_with = "lenient::switch")]
+    pub instant_response: Option<bool>,
+    /// Images as base64 texts in `output` instead of URLs.
+    #[serde(deserialize_with = "lenient::switch")]
+    pub base64: Option<bool>,
+    /// Given back in every answer about this call.
+    #[serde(deserialize_with = "lenient::filled_text")]
+    pub track_id: Option<String>,
+    /// Such as "16:9"; not supported without width and height.
+    #[serde(deserialize_with = "lenient::filled_text")]
+    pub aspect_ratio: Option<String>,
+}
+
+/// A fetch whose id stands in the body.
+#[derive(Clone, Debug, Default, Deserialize, ToSchema)]
+#[serde(default)]
+#[schema(as = FetchCall)]
+pub struct FetchFields {
+    #[serde(deserialize_with = "lenient::filled_text")]
+    pub key: Option<String>,
+    /// The `id` of an earlier answer; not needed where the path names it.
+    #[serde(deserialize_with = "lenient::filled_text", alias = "id")]
+    #[schema(value_type = Option<i32>)]
+    pub request_id: Option<String>,
+    /// Images as base64 texts in `output` instead of URLs.
+    #[serde(deserialize_with = "lenient::switch")]
+    pub base64: Option<bool>,
+}
+
+/// A text-to-image call, translated.
+#[derive(Clone, Debug)]
+pub struct Parsed {
+    /// `request.model` is empty where the caller named none.
+    pub submission: Submission,
+    pub base64: bool,
+}
+
+pub fn parse_text_to_image(fields: Fields, family: Family) -> Result<Parsed, Refusal> {
+    not_supported::check_fields(&fields)?;
+    let call: TextToImageFields = fields::typed(fields)?;
+    let track_id = call.track_id.clone();
+    let mode = if call.instant_response == Some(true) { Mode::Detached } else { Mode::Attached };
+    let base64 = call.base64 == Some(true);
+    check(&call)?;
+    let request = translate(call)?;
+    Ok(Parsed { submission: Submission { request, mode, partial_images: 0, track_id, dialect: family.dialect }, base64 })
+}
+
+fn check(call: &TextToImageFields) -> Result<(), Refusal> {
+    if call.aspect_ratio.is_some() && (call.width.is_none() || call.height.is_none()) {
+        return Err(Refusal::NotSupported { feature: "aspect_ratio without width and height".to_owned() });
+    }
+    if call.track_id.as_ref().is_some_and(|track_id| track_id.len() > TRACK_ID_LIMIT_BYTES) {
+        let message = format!("track_id must not be longer than {TRACK_ID_LIMIT_BYTES} bytes");
+        return Err(Refusal::Invalid { field: "track_id".to_owned(), message });
+    }
+    Ok(())
+}
+
+fn translate(call: TextToImageFields) -> Result<ImageRequest, Refusal> {
+    let sampler = sampler::choose("scheduler", call.scheduler.as_deref(), call.use_karras_sigmas, call.algorithm_type.as_deref())?;
+    let mut request = ImageRequest::text_to_image(call.model_id.unwrap_or_default().trim(), call.prompt.unwrap_or_default());
+    request.negative_prompt = call.negative_prompt;
+    request.width = call.width;
+    request.height = call.height;
+    request.samples = call.samples.unwrap_or(1);
+    request.num_inference_steps = call.num_inference_steps;
+    request.guidance_scale = call.guidance_scale;
+    request.seed = call.seed;
+    request.clip_skip = call.clip_skip.and_then(skipped_layers);
+    request.sampler = sampler.sampler;
+    request.sampler_options = sampler.options;
+    Ok(request)
+}
+
+/// From this dialect's counting, where 1 is the last layer, to diffusers', where 0 is. `None` skips none.
+fn skipped_layers(clip_skip: u32) -> Option<u32> {
+    let skipped = clip_skip.min(CLIP_SKIP_LIMIT).saturating_sub(1);
+    (skipped > 0).then_some(skipped)
+}
+
+/// The id of a fetch, from its path or from its body. What cannot be an id is the id of nothing.
+pub fn parse_fetch_id(text: Option<&str>) -> Result<i32, Refusal> {
+    let Some(text) = text else {
+        return Err(Refusal::Invalid {
+            field: "request_id".to_owned(),
+            message: "request_id is required: the id of an earlier answer".to_owned(),
+        });
+    };
+    let unknown = || Refusal::GenerationUnknown { id: text.chars().take(40).collect() };
+    // 42.0: a client whose language has no whole numbers.
+    let whole = text.trim().trim_end_matches(".0");
+    whole.parse().ok().filter(|id: &i32| *id > 0).ok_or_else(unknown)
+}

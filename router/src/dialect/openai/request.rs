@@ -1,0 +1,150 @@
+//! What callers of OpenAI's dialect send.
+
+use runtime_api::ImageRequest;
+use serde::Deserialize;
+use utoipa::ToSchema;
+
+use super::DIALECT;
+use crate::dialect::{Fields, fields, lenient, not_supported, sampler};
+use crate::generation::{Mode, Submission};
+use crate::refusal::Refusal;
+
+/// Previews of one image at most, as OpenAI has it.
+const PARTIAL_IMAGES_LIMIT: u32 = 3;
+
+/// A call for images. Only `prompt` is required; what is left out takes the model's own default.
+#[derive(Clone, Debug, Default, Deserialize, ToSchema)]
+#[serde(default)]
+#[schema(as = OpenAiImageCall)]
+pub struct ImageCall {
+    #[serde(deserialize_with = "lenient::text")]
+    #[schema(example = "a red circle on a blue background")]
+    pub prompt: Option<String>,
+    /// The model; may be left out, then it is the first of the list of models.
+    #[serde(deserialize_with = "lenient::filled_text")]
+    pub model: Option<String>,
+    /// Images to make, 1 by default.
+    #[serde(deserialize_with = "lenient::whole")]
+    pub n: Option<u32>,
+    /// `WIDTHxHEIGHT` in pixels, or `auto` for the model's own size.
+    #[serde(deserialize_with = "lenient::filled_text")]
+    pub size: Option<String>,
+    /// `b64_json` (the default) or `url`.
+    #[serde(deserialize_with = "lenient::filled_text")]
+    pub response_format: Option<String>,
+    /// `png`, the only one.
+    #[serde(deserialize_with = "lenient::filled_text")]
+    pub output_format: Option<String>,
+    /// `auto` or `opaque`.
+    #[serde(deserialize_with = "lenient::filled_text")]
+    pub background: Option<String>,
+    /// Answer with server-sent events.
+    #[serde(deserialize_with = "lenient::switch")]
+    pub stream: Option<bool>,
+    /// Previews of each unfinished image in a stream, 0 to 3.
+    #[serde(deserialize_with = "lenient::whole")]
+    pub partial_images: Option<u32>,
+    #[serde(deserialize_with = "lenient::text")]
+    pub negative_prompt: Option<String>,
+    /// Beside `size`: pixels.
+    #[serde(deserialize_with = "lenient::whole")]
+    pub width: Option<u32>,
+    /// Beside `size`: pixels.
+    #[serde(deserialize_with = "lenient::whole")]
+    pub height: Option<u32>,
+    /// The same seed makes the same image; absent, null and -1 draw one.
+    #[serde(deserialize_with = "lenient::seed")]
+    pub seed: Option<u64>,
+    #[serde(deserialize_with = "lenient::whole")]
+    pub steps: Option<u32>,
+    /// Another name of `steps`, and the one that counts where both are given.
+    #[serde(deserialize_with = "lenient::whole")]
+    pub num_inference_steps: Option<u32>,
+    #[serde(deserialize_with = "lenient::number")]
+    pub guidance_scale: Option<f64>,
+    /// A class name of diffusers or a name of AUTOMATIC1111.
+    #[serde(deserialize_with = "lenient::filled_text")]
+    pub scheduler: Option<String>,
+    #[serde(deserialize_with = "lenient::switch")]
+    pub use_karras_sigmas: Option<bool>,
+    /// diffusers' counting: how many of the text encoder's last layers are skipped.
+    #[serde(deserialize_with = "lenient::whole")]
+    pub clip_skip: Option<u32>,
+}
+
+/// A call, translated.
+#[derive(Clone, Debug)]
+pub struct Parsed {
+    /// `request.model` is empty where the caller named none.
+    pub submission: Submission,
+    /// Images as base64 rather than as URLs.
+    pub base64: bool,
+    pub stream: bool,
+}
+
+pub fn parse(fields: Fields) -> Result<Parsed, Refusal> {
+    not_supported::check_fields(&fields)?;
+    let call: ImageCall = fields::typed(fields)?;
+    check_formats(&call)?;
+    let base64 = match call.response_format.as_deref() {
+        None | Some("b64_json") => true,
+        Some("url") => false,
+        Some(_) => return Err(invalid("response_format", "must be \"b64_json\" or \"url\"")),
+    };
+    let stream = call.stream == Some(true);
+    let partial_images = call.partial_images.unwrap_or(0);
+    if partial_images > PARTIAL_IMAGES_LIMIT {
+        return Err(invalid("partial_images", "must be between 0 and 3"));
+    }
+    let request = translate(call)?;
+    let partial_images = if stream { partial_images } else { 0 };
+    let submission = Submission { request, mode: Mode::Attached, partial_images, track_id: None, dialect: DIALECT };
+    Ok(Parsed { submission, base64, stream })
+}
+
+fn check_formats(call: &ImageCall) -> Result<(), Refusal> {
+    match call.output_format.as_deref() {
+        None | Some("png") => {}
+        Some(format @ ("jpeg" | "webp")) => return Err(Refusal::NotSupported { feature: format!("output_format {format} (png is)") }),
+        Some(_) => return Err(invalid("output_format", "must be \"png\"")),
+    }
+    match call.background.as_deref() {
+        None | Some("auto" | "opaque") => Ok(()),
+        Some("transparent") => Err(Refusal::NotSupported { feature: "a transparent background".to_owned() }),
+        Some(_) => Err(invalid("background", "must be \"auto\" or \"opaque\"")),
+    }
+}
+
+fn translate(call: ImageCall) -> Result<ImageRequest, Refusal> {
+    let (width, height) = match call.size.as_deref().map(read_size).transpose()?.flatten() {
+        Some((width, height)) => (Some(width), Some(height)),
+        None => (call.width, call.height),
+    };
+    let sampler = sampler::choose("scheduler", call.scheduler.as_deref(), call.use_karras_sigmas, None)?;
+    let mut request = ImageRequest::text_to_image(call.model.unwrap_or_default().trim(), call.prompt.unwrap_or_default());
+    request.negative_prompt = call.negative_prompt;
+    request.width = width;
+    request.height = height;
+    request.samples = call.n.unwrap_or(1);
+    request.num_inference_steps = call.num_inference_steps.or(call.steps);
+    request.guidance_scale = call.guidance_scale;
+    request.seed = call.seed;
+    request.clip_skip = call.clip_skip.filter(|skipped| *skipped > 0);
+    request.sampler = sampler.sampler;
+    request.sampler_options = sampler.options;
+    Ok(request)
+}
+
+/// `None` for `auto`.
+fn read_size(size: &str) -> Result<Option<(u32, u32)>, Refusal> {
+    let size = size.trim().to_ascii_lowercase();
+    if size == "auto" {
+        return Ok(None);
+    }
+    let sides = size.split_once(['x', '×']).and_then(|(width, height)| Some((width.trim().parse().ok()?, height.trim().parse().ok()?)));
+    sides.map(Some).ok_or_else(|| invalid("size", "must be WIDTHxHEIGHT, such as \"512x512\", or \"auto\""))
+}
+
+fn invalid(field: &str, rule: &str) -> Refusal {
+    Refusal::Invalid { field: field.to_owned(), message: format!("{field} {rule}") }
+}

@@ -1,0 +1,243 @@
+//! The OpenAPI document, made of the table that routes are made of and of the types that calls are parsed into, so that it cannot
+//! say anything else than what is served.
+
+use axum::http::Method;
+use utoipa::openapi::path::{HttpMethod, Operation as PathOperation, OperationBuilder, ParameterBuilder, ParameterIn, Paths};
+use utoipa::openapi::request_body::RequestBodyBuilder;
+use utoipa::openapi::schema::{ArrayBuilder, ComponentsBuilder, ObjectBuilder, OneOfBuilder, Type};
+use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityRequirement, SecurityScheme};
+use utoipa::openapi::{Content, InfoBuilder, OpenApi, OpenApiBuilder, Ref, RefOr, Required, ResponseBuilder, Schema};
+use utoipa::{PartialSchema, ToSchema};
+
+use crate::dialect::{modelslab, not_supported, openai};
+use crate::edge::endpoints::{Endpoint, Operation, endpoints};
+
+const SECURITY: &str = "bearer";
+const JSON: &str = "application/json";
+
+/// The whole document.
+pub fn document() -> OpenApi {
+    let mut paths = Paths::new();
+    for endpoint in endpoints() {
+        for method in endpoint.methods {
+            paths.add_path_operation(&endpoint.path, vec![http_method(method)], operation(&endpoint, method));
+        }
+    }
+    let info = InfoBuilder::new().title("Emulsion").version(env!("CARGO_PKG_VERSION")).description(Some(description()));
+    OpenApiBuilder::new().info(info).paths(paths).components(Some(components())).build()
+}
+
+fn description() -> String {
+    let mut text =
+        "Stable Diffusion behind the APIs that clients already speak. Numbers and switches may be sent as texts, null and \"\" count \
+as absent, unknown fields are ignored. The key is taken from the body field `key`, `Authorization: Bearer`, the headers `key` and \
+`X-API-Key`, or the query parameter `key`.\n\nFields that are understood and ignored:\n"
+            .to_owned();
+    for (field, reason) in not_supported::IGNORED_FIELDS {
+        text.push_str(&format!("- `{field}`: {reason}\n"));
+    }
+    text
+}
+
+fn components() -> utoipa::openapi::Components {
+    let mut schemas = Vec::new();
+    collect::<modelslab::TextToImageFields>(&mut schemas);
+    collect::<modelslab::FetchFields>(&mut schemas);
+    collect::<modelslab::Success>(&mut schemas);
+    collect::<modelslab::Processing>(&mut schemas);
+    collect::<modelslab::Failed>(&mut schemas);
+    collect::<modelslab::ErrorBody>(&mut schemas);
+    collect::<modelslab::LegacyModel>(&mut schemas);
+    collect::<openai::ImageCall>(&mut schemas);
+    collect::<openai::ImagesAnswer>(&mut schemas);
+    collect::<openai::StreamEvent>(&mut schemas);
+    collect::<openai::ModelList>(&mut schemas);
+    collect::<openai::ModelEntry>(&mut schemas);
+    collect::<openai::ErrorBody>(&mut schemas);
+    ComponentsBuilder::new()
+        .schemas_from_iter(schemas)
+        .security_scheme(SECURITY, SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer)))
+        .build()
+}
+
+fn collect<T: ToSchema>(schemas: &mut Vec<(String, RefOr<Schema>)>) {
+    schemas.push((T::name().into_owned(), T::schema()));
+    T::schemas(schemas);
+}
+
+fn http_method(method: &Method) -> HttpMethod {
+    match method.as_str() {
+        "POST" => HttpMethod::Post,
+        "PUT" => HttpMethod::Put,
+        _ => HttpMethod::Get,
+    }
+}
+
+fn operation(endpoint: &Endpoint, method: &Method) -> PathOperation {
+    let modelslab_error = || json(reference::<modelslab::ErrorBody>());
+    let openai_error = || json(reference::<openai::ErrorBody>());
+    let operation = OperationBuilder::new().tag(tag(endpoint.operation)).summary(Some(summary(endpoint.operation, method)));
+    let operation = match endpoint.operation {
+        Operation::TextToImage(_) => secured(operation)
+            .request_body(Some(body::<modelslab::TextToImageFields>()))
+            .response("200", response("The images, or where to fetch them.", json(generation_answers(false))))
+            .response("default", response("Why not.", modelslab_error())),
+        Operation::FetchByBody(_) => secured(operation)
+            .request_body(Some(body::<modelslab::FetchFields>()))
+            .response("200", response("How the generation stands.", json(generation_answers(true))))
+            .response("default", response("Why not.", modelslab_error())),
+        Operation::FetchByPath(_) => secured(operation)
+            .parameter(path_parameter("id", "The `id` of an earlier answer."))
+            .response("200", response("How the generation stands.", json(generation_answers(true))))
+            .response("default", response("Why not.", modelslab_error())),
+        Operation::ListLegacyModels => {
+            let list = ArrayBuilder::new().items(reference::<modelslab::LegacyModel>()).build();
+            let list = json(RefOr::T(Schema::Array(list)));
+            secured(operation).response("200", response("The models.", list)).response("default", response("Why not.", modelslab_error()))
+        }
+        Operation::GenerateImages => secured(operation)
+            .request_body(Some(body::<openai::ImageCall>()))
+            .response("200", images_response())
+            .response("default", response("Why not.", openai_error())),
+        Operation::ListModels => secured(operation)
+            .response("200", response("The models.", json(reference::<openai::ModelList>())))
+            .response("default", response("Why not.", openai_error())),
+        Operation::FindModel => secured(operation)
+            .parameter(path_parameter("model", "The model's id."))
+            .response("200", response("The model.", json(reference::<openai::ModelEntry>())))
+            .response("default", response("Why not.", openai_error())),
+        Operation::Ready => operation.response("200", plain("Calls can be served.")).response("503", plain("Not yet.")),
+        Operation::Index | Operation::Health | Operation::Metrics => operation.response("200", plain("Text.")),
+        Operation::OpenApi => operation.response("200", response("This document.", json(any_object()))),
+        Operation::Output => output(operation, method),
+    };
+    operation.build()
+}
+
+fn output(operation: OperationBuilder, method: &Method) -> OperationBuilder {
+    let operation = operation.parameter(path_parameter("file_name", "As an answer names it."));
+    if *method == Method::PUT {
+        return operation
+            .response("201", ResponseBuilder::new().description("Stored."))
+            .response("403", plain("The URL is not signed for this, or has expired."))
+            .response("412", plain("It exists already: each is written once."));
+    }
+    let image = ObjectBuilder::new().schema_type(Type::String).content_media_type("image/png").build();
+    operation
+        .response(
+            "200",
+            ResponseBuilder::new().description("The image.").content("image/png", Content::new(Some(RefOr::T(Schema::Object(image))))),
+        )
+        .response("404", plain("No such image, or not yet."))
+}
+
+fn tag(operation: Operation) -> &'static str {
+    match operation {
+        Operation::TextToImage(_) | Operation::FetchByBody(_) | Operation::FetchByPath(_) | Operation::ListLegacyModels => "ModelsLab",
+        Operation::GenerateImages | Operation::ListModels | Operation::FindModel => "OpenAI",
+        Operation::Index | Operation::Health | Operation::Ready | Operation::Metrics | Operation::OpenApi => "House",
+        Operation::Output => "Outputs",
+    }
+}
+
+fn summary(operation: Operation, method: &Method) -> &'static str {
+    match operation {
+        Operation::TextToImage(_) => "Make images of a text",
+        Operation::FetchByBody(_) | Operation::FetchByPath(_) => "Fetch the images of an earlier call; waits for them for a while",
+        Operation::ListLegacyModels | Operation::ListModels => "List the models",
+        Operation::GenerateImages => "Make images of a text, whole or as a stream of previews",
+        Operation::FindModel => "Tell of one model",
+        Operation::Index => "What to call",
+        Operation::Health => "Whether the process answers",
+        Operation::Ready => "Whether calls can be served; no replica needs to run for that",
+        Operation::Metrics => "Metrics in Prometheus' text format",
+        Operation::OpenApi => "This document",
+        Operation::Output if *method == Method::PUT => "Store an image: for replicas, with a signed URL",
+        Operation::Output => "An image",
+    }
+}
+
+fn secured(operation: OperationBuilder) -> OperationBuilder {
+    // The empty one stands for the other places a key may be in.
+    operation.security(SecurityRequirement::new(SECURITY, Vec::<String>::new())).security(SecurityRequirement::default())
+}
+
+fn reference<T: ToSchema>() -> RefOr<Schema> {
+    RefOr::Ref(Ref::from_schema_name(T::name()))
+}
+
+fn generation_answers(with_failure: bool) -> RefOr<Schema> {
+    let answers = OneOfBuilder::new().item(reference::<modelslab::Success>()).item(reference::<modelslab::Processing>());
+    let answers = if with_failure { answers.item(reference::<modelslab::Failed>()) } else { answers };
+    RefOr::T(Schema::OneOf(answers.build()))
+}
+
+fn any_object() -> RefOr<Schema> {
+    RefOr::T(Schema::Object(ObjectBuilder::new().schema_type(Type::Object).build()))
+}
+
+fn json(schema: RefOr<Schema>) -> Content {
+    Content::new(Some(schema))
+}
+
+fn response(description: &str, content: Content) -> utoipa::openapi::Response {
+    ResponseBuilder::new().description(description).content(JSON, content).build()
+}
+
+fn images_response() -> utoipa::openapi::Response {
+    ResponseBuilder::new()
+        .description("The images; with `stream`, events of this type under their `type` as name, and `error` where it failed.")
+        .content(JSON, json(reference::<openai::ImagesAnswer>()))
+        .content("text/event-stream", json(reference::<openai::StreamEvent>()))
+        .build()
+}
+
+fn plain(description: &str) -> utoipa::openapi::Response {
+    ResponseBuilder::new().description(description).content("text/plain", Content::new(Some(String::schema()))).build()
+}
+
+fn body<T: ToSchema>() -> utoipa::openapi::request_body::RequestBody {
+    RequestBodyBuilder::new()
+        .content(JSON, json(reference::<T>()))
+        .content("application/x-www-form-urlencoded", json(reference::<T>()))
+        .build()
+}
+
+fn path_parameter(name: &str, description: &str) -> utoipa::openapi::path::Parameter {
+    ParameterBuilder::new()
+        .name(name)
+        .parameter_in(ParameterIn::Path)
+        .required(Required::True)
+        .description(Some(description))
+        .schema(Some(String::schema()))
+        .build()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn every_reference_in_the_document_leads_to_a_schema() {
+        let document = serde_json::to_value(document()).unwrap();
+        let known: BTreeSet<String> = document["components"]["schemas"].as_object().unwrap().keys().cloned().collect();
+        let text = document.to_string();
+        let referenced: BTreeSet<String> =
+            text.split("\"#/components/schemas/").skip(1).map(|rest| rest.split('"').next().unwrap().to_owned()).collect();
+        assert!(referenced.contains("TextToImageCall") && referenced.contains("ColdStart"), "{referenced:?}");
+        assert_eq!(referenced.difference(&known).collect::<Vec<_>>(), Vec::<&String>::new());
+    }
+
+    #[test]
+    fn fields_of_the_calls_are_documented_with_their_types() {
+        let document = serde_json::to_value(document()).unwrap();
+        let call = &document["components"]["schemas"]["TextToImageCall"]["properties"];
+        assert_eq!(call["width"]["type"], serde_json::json!(["integer", "null"]));
+        assert_eq!(call["prompt"]["type"], serde_json::json!(["string", "null"]));
+        let operation = &document["paths"]["/api/v7/images/text-to-image"]["post"];
+        assert_eq!(operation["requestBody"]["content"]["application/json"]["schema"]["$ref"], "#/components/schemas/TextToImageCall");
+        assert_eq!(document["components"]["schemas"]["OpenAiError"]["properties"]["error"]["$ref"], "#/components/schemas/ErrorDetails");
+    }
+}

@@ -1,0 +1,55 @@
+//! Where finished images are kept and how callers reach them. Replicas put images here with URLs that were signed for one write;
+//! callers get them at unguessable paths that are known before the image exists. It knows no tenants, no requests, no dialects.
+//!
+//! ```text
+//! router ─ signed_put_url ─► replica ─ PUT once ─► store ◄─ GET public_path ─ caller
+//! ```
+
+use std::fmt::Debug;
+use std::time::SystemTime;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use uuid::Uuid;
+
+mod folder;
+mod routes;
+mod secret;
+mod signing;
+
+pub use folder::FolderStore;
+pub use routes::{OUTPUT_ROUTE, routes};
+pub use secret::{Secret, SecretError};
+
+/// The largest image a replica may store: four times an uncompressed 2048×2048 RGB picture would fit; anything larger is no image of ours.
+pub const OUTPUT_LIMIT_BYTES: usize = 48 * 1024 * 1024;
+
+/// Why the store could not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum OutputError {
+    #[error("the folder for outputs {path} cannot be made: {source}; name a folder this user may write to")]
+    Open { path: String, source: std::io::Error },
+    #[error("the output cannot be read: {0}")]
+    Read(#[source] std::io::Error),
+    #[error("the output cannot be written: {0}")]
+    Write(#[source] std::io::Error),
+    #[error("the output exists already: each is written once")]
+    Exists,
+    #[error("the output is not a whole PNG file")]
+    NotPng,
+    #[error("the output is larger than {OUTPUT_LIMIT_BYTES} bytes")]
+    TooLarge,
+}
+
+/// Keeps images by (generation, index of the image within it). The same pair always names the same object, whichever dispatch writes it.
+#[async_trait]
+pub trait OutputStore: Send + Sync + Debug {
+    /// The path callers GET, below the public address: `/outputs/….png`. Unguessable, and the same for every dispatch.
+    fn public_path(&self, generation: Uuid, image: u32) -> String;
+    /// A URL on `base` (the address that replicas reach, without a trailing slash) good for one PUT until `expires`. A second PUT to the
+    /// same object is refused with 412, so that a replica that was given up cannot overwrite.
+    fn signed_put_url(&self, base: &str, generation: Uuid, image: u32, expires: SystemTime) -> String;
+    /// The image, or `None` while it is not there.
+    async fn read(&self, generation: Uuid, image: u32) -> Result<Option<Bytes>, OutputError>;
+    async fn exists(&self, generation: Uuid, image: u32) -> Result<bool, OutputError>;
+}
