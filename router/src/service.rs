@@ -2,15 +2,43 @@
 //! statuses nor bodies; the edge and the dialects are its only users.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use futures::Stream;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use uuid::Uuid;
 
 use crate::accounts::ApiKey;
-use crate::generation::{Generation, ModelListing, Progress, Submission};
+use crate::admission::RateLimiter;
+use crate::catalog::Snapshot;
+use crate::dispatch::{Dispatcher, now_ms};
+use crate::generation::{Generation, Mode, ModelListing, Progress, Submission};
+use crate::metrics::OutcomeLabel;
 use crate::outputs::OutputStore;
 use crate::refusal::Refusal;
-use crate::store::{Caller, Usage};
+use crate::store::{Admission, Caller, Store, StoreError, Usage};
+use crate::validation;
+
+pub(crate) mod generations;
+mod plan;
+mod takeover;
+mod ticket;
+pub(crate) mod tracked;
+
+pub use ticket::Ticket;
+use tracked::{Tracked, from_entry};
+
+/// Requests that this router holds at once, waiting or running; one more is refused. Each is a few kilobytes.
+const REQUESTS_LIMIT: usize = 2_000;
+/// How long a request takes, until one was seen.
+const USUAL_DURATION: Duration = Duration::from_secs(10);
+/// How often the journal is asked about a request that another router works on.
+const FOREIGN_POLL_INTERVAL: Duration = Duration::from_millis(500);
+/// How long a call to cancel waits until the replica has let go.
+const CANCEL_WAIT: Duration = Duration::from_secs(5);
 
 /// What an administrator may set about answering.
 #[derive(Clone, Debug)]
@@ -42,76 +70,228 @@ impl Default for Settings {
 /// The whole house behind one handle; clones share it.
 #[derive(Clone, Debug)]
 pub struct Service {
-    settings: Arc<Settings>,
-    outputs: Arc<dyn OutputStore>,
+    house: Arc<House>,
+}
+
+#[derive(Debug)]
+struct House {
+    settings: Settings,
+    dispatcher: Dispatcher,
+    limiter: RateLimiter,
+    /// This router among those that share the store.
+    router: Uuid,
+    room: Arc<Semaphore>,
+    drives: TaskTracker,
+    /// Leaves what is not finished to the journal.
+    abandon: CancellationToken,
+    /// Whether the store took the last heartbeat.
+    beats: AtomicBool,
 }
 
 impl Service {
+    pub fn new(settings: Settings, dispatcher: Dispatcher) -> Self {
+        Self {
+            house: Arc::new(House {
+                settings,
+                dispatcher,
+                limiter: RateLimiter::default(),
+                router: Uuid::now_v7(),
+                room: Arc::new(Semaphore::new(REQUESTS_LIMIT)),
+                drives: TaskTracker::new(),
+                abandon: CancellationToken::new(),
+                beats: AtomicBool::new(false),
+            }),
+        }
+    }
+
     /// Whose key this is. Refuses with `KeyMissing` or `KeyInvalid`.
     pub async fn authenticate(&self, key: Option<&ApiKey>) -> Result<Caller, Refusal> {
-        key.ok_or(Refusal::KeyMissing)?;
-        Err(Refusal::Internal)
+        let key = key.ok_or(Refusal::KeyMissing)?;
+        let found = self.store().find_caller(key.hash()).await.map_err(|error| internal(&error))?;
+        found.ok_or(Refusal::KeyInvalid)
     }
 
     /// The models this caller may name, by name.
-    pub fn models(&self, _caller: &Caller) -> Vec<ModelListing> {
-        Vec::new()
+    pub fn models(&self, caller: &Caller) -> Vec<ModelListing> {
+        let catalog = self.catalog();
+        let listing = |model: &Arc<crate::catalog::Model>| ModelListing {
+            model_id: model.model_id.clone(),
+            family: model.family.and_then(family_name),
+            created_at: model.created_at,
+            ready: model.weights.is_ok(),
+        };
+        catalog.visible_to(&caller.tenant_name).map(listing).collect()
     }
 
     /// Takes a request: validates it, fills in what it leaves open, admits it under the caller's plan, journals it and starts on it.
-    pub async fn submit(&self, _caller: &Caller, _submission: Submission) -> Result<Ticket, Refusal> {
-        Err(Refusal::Internal)
+    pub async fn submit(&self, caller: &Caller, submission: Submission) -> Result<Ticket, Refusal> {
+        let dialect = submission.dialect;
+        // A task of its own: a caller that leaves in the middle must not leave an entry in the journal that nobody works on.
+        let (service, caller) = (self.clone(), caller.clone());
+        let accepted = tokio::spawn(async move { service.accept(&caller, submission).await }).await;
+        let accepted = accepted.unwrap_or_else(|error| {
+            tracing::error!("taking a request failed: {error}");
+            Err(Refusal::Internal)
+        });
+        if accepted.is_err() {
+            self.house.dispatcher.metrics.request_ended(dialect, OutcomeLabel::Refused);
+        }
+        accepted
     }
 
     /// How the caller's request stands: at once when it has finished, else when it finishes or `at_most` has passed.
-    pub async fn wait(&self, _caller: &Caller, public_id: i32, _at_most: Duration) -> Result<Generation, Refusal> {
-        Err(Refusal::GenerationUnknown { id: public_id.to_string() })
+    pub async fn wait(&self, caller: &Caller, public_id: i32, at_most: Duration) -> Result<Generation, Refusal> {
+        if let Some(tracked) = self.find(caller, public_id) {
+            // Time that is up is an answer, too.
+            let _ = tokio::time::timeout(at_most, tracked.finished()).await;
+            return Ok(self.generation(&tracked));
+        }
+        let until = Instant::now() + at_most;
+        loop {
+            let entry = self.store().find_entry(caller.tenant, public_id).await.map_err(|error| internal(&error))?;
+            let entry = entry.ok_or_else(|| Refusal::GenerationUnknown { id: public_id.to_string() })?;
+            let left = until.saturating_duration_since(Instant::now());
+            if entry.outcome.is_some() || left.is_zero() {
+                return Ok(from_entry(entry, self.outputs().as_ref(), now_ms()));
+            }
+            tokio::time::sleep(left.min(FOREIGN_POLL_INTERVAL)).await;
+        }
     }
 
     /// Everything that happens to a request from its submission on; ends after `Changed` with a finished state.
-    pub fn watch(&self, _ticket: &Ticket) -> impl Stream<Item = Progress> + Send + 'static {
-        futures::stream::empty()
+    pub fn watch(&self, ticket: &Ticket) -> impl Stream<Item = Progress> + Send + 'static {
+        ticket.watch()
     }
 
     /// Stops the caller's request at its next step, unbilled. One that has finished stays as it is.
-    pub async fn cancel(&self, _caller: &Caller, public_id: i32) -> Result<Generation, Refusal> {
-        Err(Refusal::GenerationUnknown { id: public_id.to_string() })
+    pub async fn cancel(&self, caller: &Caller, public_id: i32) -> Result<Generation, Refusal> {
+        if let Some(tracked) = self.find(caller, public_id) {
+            tracked.cancel.cancel();
+        }
+        self.wait(caller, public_id, CANCEL_WAIT).await
     }
 
-    pub async fn usage(&self, _caller: &Caller) -> Result<Usage, Refusal> {
-        Err(Refusal::Internal)
+    pub async fn usage(&self, caller: &Caller) -> Result<Usage, Refusal> {
+        self.store().usage(caller.tenant).await.map_err(|error| internal(&error))
     }
 
     pub fn settings(&self) -> &Settings {
-        &self.settings
+        &self.house.settings
     }
 
     /// Whether calls can be served; no replica needs to run for that.
     pub fn is_ready(&self) -> bool {
-        false
+        self.house.beats.load(Ordering::Relaxed) && !self.house.drives.is_closed()
     }
 
     /// Prometheus' text format.
     pub fn render_metrics(&self) -> String {
-        String::new()
+        let dispatcher = &self.house.dispatcher;
+        let gauge = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
+        let replicas = dispatcher.replicas.counts();
+        dispatcher.metrics.queued.set(gauge(dispatcher.waiting()));
+        dispatcher.metrics.replicas_ready.set(gauge(replicas.ready));
+        dispatcher.metrics.replicas_starting.set(gauge(replicas.starting));
+        dispatcher.metrics.render()
     }
 
     pub fn outputs(&self) -> &Arc<dyn OutputStore> {
-        &self.outputs
+        &self.house.dispatcher.outputs
+    }
+
+    /// Requests that have not finished.
+    pub fn unfinished(&self) -> usize {
+        self.house.dispatcher.generations.unfinished()
+    }
+
+    /// Waits until everything accepted has ended or `within` has passed; what is left then stays in the journal for the next router.
+    pub async fn shut_down(&self, within: Duration) {
+        self.house.drives.close();
+        if tokio::time::timeout(within, self.house.drives.wait()).await.is_err() {
+            tracing::info!("leaving {} unfinished requests to the journal", self.unfinished());
+        }
+        self.house.abandon.cancel();
+        self.house.drives.wait().await;
+    }
+
+    async fn accept(&self, caller: &Caller, submission: Submission) -> Result<Ticket, Refusal> {
+        let catalog = self.catalog();
+        let plan = plan::of_caller(&catalog, caller)?;
+        let model = plan::callable_model(&catalog, caller, plan, &submission.request.model)?;
+        let request = validation::normalise(submission.request, model, rand::random)?;
+        let place = self.take_place()?;
+        let (per_minute, burst) = (plan.requests_per_minute.unsigned_abs(), plan.burst.unsigned_abs());
+        self.house.limiter.check(caller.tenant, per_minute, burst, Instant::now()).map_err(|retry_after| Refusal::RateLimited {
+            plan: caller.plan.clone(),
+            per_minute,
+            burst,
+            retry_after,
+        })?;
+        let admission = Admission {
+            id: Uuid::now_v7(),
+            tenant: caller.tenant,
+            router: self.house.router,
+            allowance: plan::allowance(plan),
+            request,
+            mode: submission.mode,
+            dialect: submission.dialect,
+            track_id: submission.track_id,
+        };
+        let usual = self.house.dispatcher.generations.usual();
+        let entry = self.store().admit(&admission).await.map_err(|error| plan::refusal(error, &caller.plan, usual))?;
+        let tracked = Tracked::new(entry, submission.dialect, submission.partial_images, Duration::ZERO, self.outputs().as_ref());
+        let ticket =
+            Ticket::new(self.generation(&tracked), Arc::clone(&tracked), Arc::clone(self.store()), submission.mode == Mode::Attached);
+        self.start(tracked, Some(place));
+        Ok(ticket)
+    }
+
+    /// The work goes on in a task of its own. `place` is given back when it has ended.
+    fn start(&self, tracked: Arc<Tracked>, place: Option<OwnedSemaphorePermit>) {
+        self.house.dispatcher.generations.insert(&tracked);
+        let house = Arc::clone(&self.house);
+        self.house.drives.spawn(async move {
+            let _place = place;
+            tokio::select! {
+                biased;
+                () = house.abandon.cancelled() => {}
+                () = house.dispatcher.drive(tracked) => {}
+            }
+        });
+    }
+
+    fn take_place(&self) -> Result<OwnedSemaphorePermit, Refusal> {
+        let full = || Refusal::NoCapacity { retry_after: self.house.dispatcher.generations.usual() };
+        if self.house.drives.is_closed() {
+            return Err(full());
+        }
+        Arc::clone(&self.house.room).try_acquire_owned().map_err(|_| full())
+    }
+
+    fn find(&self, caller: &Caller, public_id: i32) -> Option<Arc<Tracked>> {
+        self.house.dispatcher.generations.find(caller.tenant, public_id)
+    }
+
+    fn generation(&self, tracked: &Tracked) -> Generation {
+        tracked.generation(self.house.dispatcher.generations.usual())
+    }
+
+    fn store(&self) -> &Arc<dyn Store> {
+        &self.house.dispatcher.store
+    }
+
+    fn catalog(&self) -> Arc<Snapshot> {
+        self.house.dispatcher.catalog.current()
     }
 }
 
-/// A request that was accepted. While its caller waits (`Mode::Attached`), dropping the ticket before `detach` or before the request
-/// has finished cancels it, unbilled, at the next step.
-#[derive(Debug)]
-pub struct Ticket {
-    /// As it was when it was accepted.
-    pub generation: Generation,
+/// A failing store is logged here, once, and the caller learns no more than that.
+fn internal(error: &StoreError) -> Refusal {
+    tracing::error!("{error}");
+    Refusal::Internal
 }
 
-impl Ticket {
-    /// From here on the request goes on by itself: its caller is told an id. Durable when it returns, so answer after it.
-    pub async fn detach(self) -> Generation {
-        self.generation
-    }
+/// As manifests spell it: `sd15`.
+fn family_name(family: crds::model_deployment::Family) -> Option<String> {
+    serde_json::to_value(family).ok()?.as_str().map(str::to_owned)
 }

@@ -1,0 +1,223 @@
+//! What is declared: models, plans and pools, by name. A folder of YAML is the first source; a cluster follows. It knows no requests, no
+//! replicas that run and no keys.
+
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crds::model_deployment::{Family, GenerationDefaults, Limits, Serving};
+use crds::{RuntimePoolSpec, TenantPlanSpec};
+use tokio::sync::watch;
+
+use crate::replicas::{ReplicaSet, SetKey};
+
+mod folder;
+mod nearest;
+mod reading;
+
+pub use folder::{CatalogError, FolderCatalog};
+
+/// Declared objects, which may change while the router runs.
+pub trait Catalog: Send + Sync + Debug {
+    /// What is declared now.
+    fn current(&self) -> Arc<Snapshot>;
+    /// Tells of each change.
+    fn changes(&self) -> watch::Receiver<Arc<Snapshot>>;
+}
+
+/// Everything declared at one moment.
+#[derive(Clone, Debug, Default)]
+pub struct Snapshot {
+    /// By model id.
+    pub models: BTreeMap<String, Arc<Model>>,
+    pub plans: BTreeMap<String, TenantPlanSpec>,
+    pub pools: BTreeMap<String, RuntimePoolSpec>,
+    /// What was declared and cannot be used, for people.
+    pub problems: Vec<String>,
+}
+
+/// A model that callers may name.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Model {
+    pub model_id: String,
+    pub family: Option<Family>,
+    /// Where replicas read it, or why it cannot be served.
+    pub weights: Result<Weights, String>,
+    pub serving: Serving,
+    pub defaults: GenerationDefaults,
+    /// The sampler in the model's own folder, by diffusers' class name.
+    pub own_sampler: Option<String>,
+    pub limits: Limits,
+    /// The tenants that may see it; `None` is everybody.
+    pub tenants: Option<Vec<String>>,
+    /// Seconds since 1970.
+    pub created_at: i64,
+    /// Where it is declared, for messages.
+    pub origin: String,
+}
+
+/// Where a model's weights are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Weights {
+    /// A `file://` URI with an absolute path.
+    pub uri: String,
+    pub folder: PathBuf,
+    pub sha256: Option<String>,
+}
+
+/// A pool that nobody declared but models name by default: one replica, started on demand.
+fn default_pool() -> RuntimePoolSpec {
+    RuntimePoolSpec::default()
+}
+
+impl Model {
+    pub fn is_visible_to(&self, tenant_name: &str) -> bool {
+        self.tenants.as_ref().is_none_or(|tenants| tenants.iter().any(|tenant| tenant == tenant_name))
+    }
+}
+
+impl Snapshot {
+    /// The model, if there is one by that id that the tenant may see.
+    pub fn model(&self, model_id: &str, tenant_name: &str) -> Option<&Arc<Model>> {
+        self.models.get(model_id).filter(|model| model.is_visible_to(tenant_name))
+    }
+
+    pub fn visible_to<'a>(&'a self, tenant_name: &'a str) -> impl Iterator<Item = &'a Arc<Model>> {
+        self.models.values().filter(move |model| model.is_visible_to(tenant_name))
+    }
+
+    /// The id that was probably meant, among those the tenant may see.
+    pub fn nearest(&self, model_id: &str, tenant_name: &str) -> Option<String> {
+        nearest::nearest(model_id, self.visible_to(tenant_name).map(|model| model.model_id.as_str()))
+    }
+
+    /// The replicas that serve the model under a plan, or why there can be none.
+    pub fn replica_set(&self, model: &Model, plan_pool: Option<&str>) -> Result<ReplicaSet, String> {
+        if let Some(dedicated) = &model.serving.dedicated {
+            return Ok(ReplicaSet {
+                key: SetKey::Dedicated(model.model_id.clone()),
+                min_replicas: count(dedicated.min_replicas),
+                max_replicas: count(dedicated.max_replicas),
+                idle_after: dedicated.idle_after.as_duration(),
+                model_roots: model.weights.iter().map(|weights| weights.folder.clone()).collect(),
+            });
+        }
+        // A plan's own pool need not exist everywhere the plan is used.
+        let own = plan_pool.filter(|name| self.pools.contains_key(*name));
+        let named = model.serving.pooled.clone().unwrap_or_default().pool;
+        let name = own.unwrap_or(&named);
+        let pool = match self.pools.get(name) {
+            Some(pool) => pool.clone(),
+            None if name == crds::model_deployment::DEFAULT_POOL => default_pool(),
+            None => return Err(format!("it names the RuntimePool {name}, which is not declared")),
+        };
+        Ok(self.pool_set(name, &pool))
+    }
+
+    /// The sets that never shrink to nothing.
+    pub fn warm_sets(&self) -> Vec<ReplicaSet> {
+        let pools = self.pools.iter().map(|(name, pool)| self.pool_set(name, pool));
+        let dedicated =
+            self.models.values().filter(|model| model.serving.dedicated.is_some()).filter_map(|model| self.replica_set(model, None).ok());
+        pools.chain(dedicated).filter(|set| set.min_replicas > 0 && !set.model_roots.is_empty()).collect()
+    }
+
+    fn pool_set(&self, name: &str, pool: &RuntimePoolSpec) -> ReplicaSet {
+        ReplicaSet {
+            key: SetKey::Pool(name.to_owned()),
+            min_replicas: count(pool.min_replicas),
+            max_replicas: count(pool.max_replicas),
+            idle_after: pool.idle_after.as_duration(),
+            model_roots: self.pooled_roots(),
+        }
+    }
+
+    /// The folders above all pooled models; any pool may load any of them.
+    fn pooled_roots(&self) -> Vec<PathBuf> {
+        let pooled = self.models.values().filter(|model| model.serving.dedicated.is_none());
+        let mut roots: Vec<PathBuf> = pooled
+            .filter_map(|model| {
+                let folder = &model.weights.as_ref().ok()?.folder;
+                Some(folder.parent().unwrap_or(folder).to_owned())
+            })
+            .collect();
+        roots.sort();
+        // A folder below another one is covered by it.
+        roots.dedup_by(|later, earlier| later.starts_with(earlier));
+        roots
+    }
+}
+
+/// Manifests were checked against their schema, whose counts are never negative.
+fn count(number: i32) -> u32 {
+    number.unsigned_abs()
+}
+
+/// Seconds between two looks at a source of objects that tells nothing by itself.
+pub const POLL_INTERVAL: Duration = Duration::from_secs(2);
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use crds::model_deployment::Pooled;
+
+    use super::*;
+
+    pub(crate) fn model(model_id: &str) -> Model {
+        Model {
+            model_id: model_id.to_owned(),
+            family: Some(Family::Sd15),
+            weights: Ok(Weights { uri: format!("file:///models/{model_id}"), folder: format!("/models/{model_id}").into(), sha256: None }),
+            serving: Serving::default(),
+            defaults: GenerationDefaults::default(),
+            own_sampler: Some("DDIMScheduler".to_owned()),
+            limits: Limits::default(),
+            tenants: None,
+            created_at: 0,
+            origin: "test".to_owned(),
+        }
+    }
+
+    pub(crate) fn snapshot(models: impl IntoIterator<Item = Model>) -> Snapshot {
+        Snapshot { models: models.into_iter().map(|model| (model.model_id.clone(), Arc::new(model))).collect(), ..Snapshot::default() }
+    }
+
+    #[test]
+    fn a_private_model_does_not_exist_for_others_not_even_as_the_nearest() {
+        let snapshot = snapshot([Model { tenants: Some(vec!["acme".to_owned()]), ..model("secret") }]);
+        assert!(snapshot.model("secret", "acme").is_some());
+        assert!(snapshot.model("secret", "other").is_none());
+        assert_eq!(snapshot.nearest("secret", "other"), None);
+        assert_eq!(snapshot.nearest("secrets", "acme").as_deref(), Some("secret"));
+    }
+
+    #[test]
+    fn pooled_models_share_the_roots_above_them_and_dedicated_ones_have_their_own() {
+        let dedicated: Serving = serde_json::from_value(serde_json::json!({"dedicated": {"maxReplicas": 3}})).unwrap();
+        let snapshot = snapshot([model("a"), model("b/c"), Model { serving: Serving { pooled: None, ..dedicated }, ..model("own") }]);
+        let set = |id: &str| snapshot.replica_set(&snapshot.models[id], None).unwrap();
+        assert_eq!(set("a"), set("b/c"));
+        assert_eq!(set("a").model_roots, [PathBuf::from("/models")]);
+        assert_eq!((set("a").min_replicas, set("a").max_replicas), (0, 1));
+        assert_eq!(set("own").key, SetKey::Dedicated("own".to_owned()));
+        assert_eq!(set("own").max_replicas, 3);
+        assert_eq!(set("own").model_roots, [PathBuf::from("/models/own")]);
+    }
+
+    #[test]
+    fn a_plans_own_pool_is_used_where_it_exists() {
+        let mut snapshot = snapshot([model("a")]);
+        let set = |snapshot: &Snapshot| snapshot.replica_set(&snapshot.models["a"], Some("big")).unwrap().key;
+        assert_eq!(set(&snapshot), SetKey::Pool("default".to_owned()));
+        snapshot.pools.insert("big".to_owned(), RuntimePoolSpec::default());
+        assert_eq!(set(&snapshot), SetKey::Pool("big".to_owned()));
+    }
+
+    #[test]
+    fn a_pool_that_is_not_declared_is_named() {
+        let pooled = Serving { pooled: Some(Pooled { pool: "gpu".to_owned() }), dedicated: None };
+        let snapshot = snapshot([Model { serving: pooled, ..model("a") }]);
+        assert!(snapshot.replica_set(&snapshot.models["a"], None).is_err_and(|reason| reason.contains("gpu")));
+    }
+}

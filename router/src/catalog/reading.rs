@@ -1,0 +1,281 @@
+//! Reads a folder of manifests once: finds the files, splits the documents, resolves what is relative. One bad document costs only itself.
+
+use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
+use std::time::UNIX_EPOCH;
+
+use crds::model_deployment::{ModelKind, Source};
+use crds::{Manifest, ManifestError, ModelDeployment};
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::{Model, Snapshot, Weights};
+
+/// Manifest files of one folder. Ten thousand models fit twice.
+const FILES_LIMIT: usize = 20_000;
+/// Entries looked at while searching, so that a wrong `--manifests` (a home folder, say) ends soon.
+const ENTRIES_LIMIT: usize = 200_000;
+/// Bytes of one manifest file.
+const FILE_LIMIT_BYTES: u64 = 1024 * 1024;
+/// Folders within folders.
+const DEPTH_LIMIT: usize = 8;
+/// Bytes of a scheduler's configuration in a model's folder.
+const CONFIG_LIMIT_BYTES: u64 = 256 * 1024;
+
+/// What is read again when it differs: each file's path, time and size, and whether each model's folder is there.
+pub(super) type Fingerprint = Vec<(PathBuf, Option<std::time::SystemTime>, u64)>;
+
+/// The manifest files below `folder`, in order of their paths.
+pub(super) fn manifest_files(folder: &Path) -> std::io::Result<(Vec<PathBuf>, Vec<String>)> {
+    let (mut files, mut problems) = (Vec::new(), Vec::new());
+    let mut folders = vec![(folder.to_owned(), 0)];
+    let mut entries_seen = 0;
+    while let Some((current, depth)) = folders.pop() {
+        let entries = match std::fs::read_dir(&current) {
+            Ok(entries) => entries,
+            Err(error) if depth == 0 => return Err(error),
+            Err(error) => {
+                problems.push(format!("{}: {error}", current.display()));
+                continue;
+            }
+        };
+        for entry in entries.flatten() {
+            entries_seen += 1;
+            if entries_seen > ENTRIES_LIMIT || files.len() >= FILES_LIMIT {
+                problems.push(format!("{} holds too many files; those beyond the first were left out", folder.display()));
+                files.sort();
+                return Ok((files, problems));
+            }
+            let path = entry.path();
+            let hidden = entry.file_name().to_string_lossy().starts_with('.');
+            // `file_type` does not follow links, so that no circle of folders is walked.
+            let is_folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
+            if is_folder && !hidden && depth < DEPTH_LIMIT {
+                folders.push((path, depth + 1));
+            } else if !is_folder && !hidden && is_manifest(&path) {
+                files.push(path);
+            }
+        }
+    }
+    files.sort();
+    Ok((files, problems))
+}
+
+fn is_manifest(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "yaml" || extension == "yml")
+}
+
+pub(super) fn fingerprint(files: &[PathBuf], snapshot: &Snapshot) -> Fingerprint {
+    let folders = snapshot.models.values().filter_map(|model| match &model.weights {
+        Ok(weights) => Some(weights.folder.clone()),
+        Err(_) => None,
+    });
+    let stamp = |path: PathBuf| {
+        let metadata = std::fs::metadata(&path).ok();
+        let modified = metadata.as_ref().and_then(|metadata| metadata.modified().ok());
+        (path, modified, metadata.map_or(0, |metadata| metadata.len()))
+    };
+    files.iter().cloned().chain(folders).map(stamp).collect()
+}
+
+/// Reads the files. Of two models with one id the one that `previous` had keeps it, else the first.
+pub(super) fn read(files: &[PathBuf], mut problems: Vec<String>, previous: Option<&Snapshot>) -> Snapshot {
+    let mut snapshot = Snapshot::default();
+    let mut models: Vec<Model> = Vec::new();
+    for path in files {
+        match read_file(path) {
+            Ok(documents) => {
+                for (index, document) in documents.into_iter().enumerate() {
+                    let origin = format!("{} (document {})", path.display(), index + 1);
+                    add(&mut snapshot, &mut models, document, path, &origin).unwrap_or_else(|problem| problems.push(problem));
+                }
+            }
+            Err(reason) => problems.push(format!("{}: {reason}", path.display())),
+        }
+    }
+    // Stable: among equals the order of the files decides.
+    models.sort_by_key(|model| {
+        previous.and_then(|previous| previous.models.get(&model.model_id)).is_none_or(|old| old.origin != model.origin)
+    });
+    for model in models {
+        match snapshot.models.get(&model.model_id) {
+            Some(owner) => problems.push(format!(
+                "{}: Conflict: the modelId {} already belongs to the ModelDeployment in {}; give this one another",
+                model.origin, model.model_id, owner.origin
+            )),
+            None => {
+                if let Err(reason) = &model.weights {
+                    problems.push(format!("{}: the model {} cannot be served: {reason}", model.origin, model.model_id));
+                }
+                snapshot.models.insert(model.model_id.clone(), Arc::new(model));
+            }
+        }
+    }
+    snapshot.problems = problems;
+    snapshot
+}
+
+fn read_file(path: &Path) -> Result<Vec<Result<Value, String>>, String> {
+    let text = read_bounded(path, FILE_LIMIT_BYTES)?;
+    let documents = serde_yaml::Deserializer::from_str(&text);
+    let mut values = Vec::new();
+    for document in documents {
+        match Value::deserialize(document) {
+            Ok(Value::Null) => {}
+            Ok(value) => values.push(Ok(value)),
+            // What follows a document that is no YAML cannot be told apart from it.
+            Err(error) => {
+                values.push(Err(format!("not valid YAML: {error}")));
+                break;
+            }
+        }
+    }
+    Ok(values)
+}
+
+fn read_bounded(path: &Path, limit_bytes: u64) -> Result<String, String> {
+    use std::io::Read;
+    let file = std::fs::File::open(path).map_err(|error| error.to_string())?;
+    let mut text = String::new();
+    file.take(limit_bytes + 1).read_to_string(&mut text).map_err(|error| error.to_string())?;
+    if text.len() as u64 > limit_bytes {
+        return Err(format!("larger than {limit_bytes} bytes; split it into several files"));
+    }
+    Ok(text)
+}
+
+fn add(snapshot: &mut Snapshot, models: &mut Vec<Model>, document: Result<Value, String>, path: &Path, origin: &str) -> Result<(), String> {
+    let document = document.map_err(|reason| format!("{origin}: {reason}"))?;
+    let manifest = match Manifest::from_value(document) {
+        Ok(manifest) => manifest,
+        // A folder may hold other people's objects, such as a Namespace.
+        Err(ManifestError::Foreign { .. }) => return Ok(()),
+        Err(error) => return Err(format!("{origin}: {error}")),
+    };
+    let name = manifest.name().to_owned();
+    let taken = match manifest {
+        Manifest::ModelDeployment(deployment) => {
+            models.push(model(&deployment, path, origin));
+            false
+        }
+        Manifest::TenantPlan(plan) => !insert_new(&mut snapshot.plans, &name, plan.spec),
+        Manifest::RuntimePool(pool) => !insert_new(&mut snapshot.pools, &name, pool.spec),
+    };
+    if taken { Err(format!("{origin}: {name} is declared already; names are unique within a kind")) } else { Ok(()) }
+}
+
+fn insert_new<T>(map: &mut std::collections::BTreeMap<String, T>, name: &str, value: T) -> bool {
+    let is_new = !map.contains_key(name);
+    if is_new {
+        map.insert(name.to_owned(), value);
+    }
+    is_new
+}
+
+fn model(deployment: &ModelDeployment, path: &Path, origin: &str) -> Model {
+    let spec = &deployment.spec;
+    let weights = match spec.kind {
+        ModelKind::Checkpoint => weights(&spec.source, path.parent().unwrap_or(Path::new("."))),
+        _ => Err("it is no checkpoint, so it cannot make images by itself".to_owned()),
+    };
+    let modified = std::fs::metadata(path).and_then(|metadata| metadata.modified()).ok();
+    let since_1970 = modified.and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+    Model {
+        model_id: deployment.model_id(),
+        family: spec.family,
+        own_sampler: weights.as_ref().ok().and_then(|weights| own_sampler(&weights.folder)),
+        weights,
+        serving: spec.serving.clone(),
+        defaults: spec.defaults.clone(),
+        limits: spec.limits.clone(),
+        tenants: spec.visibility.as_ref().map(|visibility| visibility.tenants.clone()),
+        created_at: since_1970.map_or(0, |time| i64::try_from(time.as_secs()).unwrap_or(i64::MAX)),
+        origin: origin.to_owned(),
+    }
+}
+
+/// `file:///absolute` as it stands, `file://./relative` below the manifest's folder.
+fn weights(source: &Source, manifest_folder: &Path) -> Result<Weights, String> {
+    let Some(path) = source.uri.strip_prefix("file://") else {
+        return Err(format!("its source {} is read on a cluster only; local mode serves file:// sources", source.uri));
+    };
+    let path = decode(path).ok_or_else(|| format!("its source {} is no valid file:// URI", source.uri))?;
+    let folder = if path.is_absolute() { path } else { manifest_folder.join(path) };
+    let folder = folder.canonicalize().map_err(|error| format!("{}: {error}", clean(&folder).display()))?;
+    if !folder.is_dir() {
+        return Err(format!("{} is no folder; a checkpoint in diffusers' layout is one", folder.display()));
+    }
+    Ok(Weights { uri: encode(&folder), folder, sha256: source.sha256.clone() })
+}
+
+/// For messages: without `.` parts.
+fn clean(path: &Path) -> PathBuf {
+    path.components().filter(|part| !matches!(part, Component::CurDir)).collect()
+}
+
+fn decode(text: &str) -> Option<PathBuf> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((&first, tail)) = rest.split_first() {
+        rest = tail;
+        if first == b'%' {
+            let (digits, tail) = rest.split_at_checked(2)?;
+            let mut decoded = [0];
+            hex::decode_to_slice(digits, &mut decoded).ok()?;
+            bytes.extend(decoded);
+            rest = tail;
+        } else {
+            bytes.push(first);
+        }
+    }
+    // A NUL is in no path.
+    (!bytes.contains(&0)).then(|| String::from_utf8(bytes).ok()).flatten().map(PathBuf::from)
+}
+
+fn encode(folder: &Path) -> String {
+    use std::os::unix::ffi::OsStrExt;
+    let mut uri = String::from("file://");
+    for &byte in folder.as_os_str().as_bytes() {
+        match byte {
+            b'%' | b'#' | b'?' => uri.push_str(&format!("%{byte:02X}")),
+            b'!'..=b'~' => uri.push(char::from(byte)),
+            _ => uri.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    uri
+}
+
+/// The class name in the model's own scheduler configuration.
+fn own_sampler(folder: &Path) -> Option<String> {
+    #[derive(Deserialize)]
+    struct SchedulerConfig {
+        #[serde(rename = "_class_name")]
+        class_name: String,
+    }
+    let text = read_bounded(&folder.join("scheduler/scheduler_config.json"), CONFIG_LIMIT_BYTES).ok()?;
+    // diffusers writes numbers that JSON does not have, which YAML reads.
+    let config: SchedulerConfig = serde_json::from_str(&text).ok().or_else(|| serde_yaml::from_str(&text).ok())?;
+    (config.class_name.len() <= 64).then_some(config.class_name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn uris_are_decoded_and_encoded() {
+        assert_eq!(decode("/a%20b/c"), Some(PathBuf::from("/a b/c")));
+        assert_eq!(decode("/a%2"), None);
+        assert_eq!(decode("/a%zz"), None);
+        assert_eq!(decode("/a%00"), None);
+        assert_eq!(encode(Path::new("/a b/ü%")), "file:///a%20b/%C3%BC%25");
+    }
+
+    #[test]
+    fn sources_that_need_a_cluster_or_lead_nowhere_say_so() {
+        let source = |uri: &str| Source { uri: uri.to_owned(), sha256: None, secret_ref: None, config: None };
+        assert!(weights(&source("s3://bucket/model"), Path::new("/")).is_err_and(|reason| reason.contains("cluster")));
+        let missing = weights(&source("file://./nowhere"), Path::new("/manifests")).unwrap_err();
+        assert!(missing.contains("/manifests/nowhere"), "{missing}");
+    }
+}

@@ -1,0 +1,175 @@
+//! The command line: what each subcommand takes, and how it is run.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+use crds::Timespan;
+use tracing_subscriber::EnvFilter;
+
+use crate::local::{self, LocalError};
+
+/// Serves image requests to tenants and dispatches them to replicas that it starts on demand.
+#[derive(Debug, Parser)]
+#[command(name = "emulsion-router", version, about)]
+pub struct CommandLine {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Local(Local),
+    /// Make and manage API keys.
+    #[command(subcommand)]
+    Key(Key),
+}
+
+/// Serve the models declared in a folder of manifests, without a cluster.
+///
+/// Replicas are processes that start with the first request for their models and end when idle. Everything it keeps lies in one folder.
+#[derive(Debug, Args)]
+pub struct Local {
+    /// Address to listen on; port 0 lets the system choose one.
+    #[arg(long, env = "EMULSION_LISTEN", default_value = "127.0.0.1:8080")]
+    pub listen: SocketAddr,
+    #[command(flatten)]
+    pub folders: Folders,
+    /// Address that callers reach, such as https://images.example.com; absent, it is taken from each call's Host header.
+    #[arg(long, env = "EMULSION_PUBLIC_URL", value_parser = public_url)]
+    pub public_url: Option<String>,
+    /// How long a synchronous call waits for its images before it is answered "processing".
+    #[arg(long, env = "EMULSION_SYNC_WAIT", default_value = "60s", value_parser = duration)]
+    pub sync_wait: Duration,
+    /// How long a fetch waits for its images before it is answered "processing".
+    #[arg(long, env = "EMULSION_FETCH_WAIT", default_value = "25s", value_parser = duration)]
+    pub fetch_wait: Duration,
+    /// How long a replica may be without work before it ends; absent, each pool and model says so itself.
+    #[arg(long, env = "EMULSION_REPLICA_IDLE_AFTER", value_parser = duration)]
+    pub replica_idle_after: Option<Duration>,
+    /// How long a request may wait for its turn and its replica.
+    #[arg(long, env = "EMULSION_HOLD_DEADLINE", default_value = "5m", value_parser = duration)]
+    pub hold_deadline: Duration,
+    /// How long stopping waits for requests that are being worked on; those that remain are kept for the next start.
+    #[arg(long, env = "EMULSION_DRAIN", default_value = "10s", value_parser = duration)]
+    pub drain: Duration,
+    /// The emulsion-runtime to start as replicas; absent, the one beside this executable.
+    #[arg(long, env = "EMULSION_RUNTIME")]
+    pub runtime: Option<PathBuf>,
+}
+
+/// Where things lie.
+#[derive(Clone, Debug, Args)]
+pub struct Folders {
+    /// Folder for accounts, journal and images; made if missing.
+    #[arg(long, env = "EMULSION_DATA_DIR", default_value = "data")]
+    pub data_dir: PathBuf,
+    /// Folder of manifests: every .yaml and .yml file below it.
+    #[arg(long, env = "EMULSION_MANIFESTS", default_value = "models")]
+    pub manifests: PathBuf,
+}
+
+#[derive(Debug, Subcommand)]
+enum Key {
+    Create(KeyCreate),
+}
+
+/// Make an API key and print it, alone, on standard output. It is valid at once and shown only now.
+///
+/// The tenant is made if there is none of that name; otherwise it gets the plan named here.
+#[derive(Debug, Args)]
+pub struct KeyCreate {
+    /// Name of the tenant.
+    #[arg(long, value_parser = tenant_name)]
+    pub tenant: String,
+    /// Name of a TenantPlan among the manifests.
+    #[arg(long)]
+    pub plan: String,
+    #[command(flatten)]
+    pub folders: Folders,
+}
+
+impl CommandLine {
+    /// Runs what was asked for.
+    pub fn run(self) -> anyhow::Result<()> {
+        log_to_standard_error();
+        let runtime = tokio::runtime::Runtime::new()?;
+        let result: Result<(), LocalError> = match self.command {
+            Command::Local(options) => runtime.block_on(local::serve(options)),
+            Command::Key(Key::Create(options)) => runtime.block_on(local::create_key(&options)).map(|key| println!("{}", key.expose())),
+        };
+        // A call that hangs in a blocking read must not keep the process.
+        runtime.shutdown_background();
+        Ok(result?)
+    }
+}
+
+/// Standard output belongs to what a command prints for its caller.
+fn log_to_standard_error() {
+    let filter = EnvFilter::try_from_env("EMULSION_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    // A second subscriber, as in tests, is no reason to fail.
+    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).try_init();
+}
+
+/// As manifests spell spans of time; a bare number is seconds.
+fn duration(text: &str) -> Result<Duration, String> {
+    let spelled = if text.bytes().all(|byte| byte.is_ascii_digit()) { format!("{text}s") } else { text.to_owned() };
+    spelled.parse::<Timespan>().map(Timespan::as_duration).map_err(|error| error.to_string())
+}
+
+fn public_url(text: &str) -> Result<String, String> {
+    let url = text.trim_end_matches('/');
+    let has_host = ["http://", "https://"].iter().any(|scheme| url.strip_prefix(scheme).is_some_and(|host| !host.is_empty()));
+    if has_host && url.bytes().all(|byte| byte.is_ascii_graphic()) {
+        Ok(url.to_owned())
+    } else {
+        Err("an address such as https://images.example.com is needed".to_owned())
+    }
+}
+
+fn tenant_name(text: &str) -> Result<String, String> {
+    const LIMIT_CHARACTERS: usize = 128;
+    let is_named = !text.trim().is_empty() && text.chars().count() <= LIMIT_CHARACTERS && !text.chars().any(char::is_control);
+    if is_named { Ok(text.to_owned()) } else { Err(format!("a name of 1 to {LIMIT_CHARACTERS} characters is needed")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent_and_every_option_has_a_variable() {
+        let mut command = CommandLine::command();
+        command.build();
+        command.clone().debug_assert();
+        let local = command.find_subcommand("local").unwrap();
+        for argument in local.get_arguments().filter(|argument| argument.get_id() != "help") {
+            let variable = argument.get_env().map(|name| name.to_string_lossy().into_owned());
+            assert!(variable.is_some_and(|name| name.starts_with("EMULSION_")), "{argument}");
+        }
+    }
+
+    #[test]
+    fn spans_of_time_are_read_with_and_without_unit() {
+        assert_eq!(duration("90"), Ok(Duration::from_secs(90)));
+        assert_eq!(duration("1m30s"), Ok(Duration::from_secs(90)));
+        assert!(duration("soon").is_err());
+        assert!(duration("").is_err());
+    }
+
+    #[test]
+    fn public_addresses_lose_their_trailing_slash() {
+        assert_eq!(public_url("https://example.com/"), Ok("https://example.com".to_owned()));
+        assert!(public_url("example.com").is_err());
+        assert!(public_url("http://").is_err());
+    }
+
+    #[test]
+    fn tenants_have_printable_names() {
+        assert!(tenant_name("acme").is_ok());
+        assert!(tenant_name(" ").is_err() && tenant_name("a\nb").is_err() && tenant_name(&"x".repeat(129)).is_err());
+    }
+}

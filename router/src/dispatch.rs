@@ -1,0 +1,377 @@
+//! Drives one accepted request to its end: its turn, a replica, attempts, and the journal's last word. It knows no callers and no dialects.
+//!
+//! ```text
+//! turn (fair queue) ─► lease (replica, started from zero) ─► attempt ─► done ─► journal: settled once
+//!                          ▲                                   │ broken, busy
+//!                          └───────────── retry, bounded ◄─────┘
+//! ```
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use futures::FutureExt;
+use runtime_api::{Dispatch, Event, Failure, FailureReason, ModelSource, OutputTarget};
+use tokio::time::{Instant, sleep, timeout_at};
+
+use crate::catalog::{Catalog, Model, Weights};
+use crate::generation::StartReport;
+use crate::metrics::{Metrics, OutcomeLabel};
+use crate::outputs::OutputStore;
+use crate::replicas::{Lease, ReplicaError, ReplicaSet, Replicas, Work};
+use crate::service::generations::Generations;
+use crate::service::tracked::Tracked;
+use crate::store::{Entry, Outcome, Store};
+use crate::validation;
+
+mod attempt;
+mod fair_queue;
+mod picture_text;
+mod sse;
+mod turns;
+
+use attempt::{AttemptEnd, attempt};
+use fair_queue::Waiting;
+use turns::Turns;
+
+/// Attempts at one request. A request that breaks three replicas breaks a fourth.
+const ATTEMPTS_LIMIT: u32 = 3;
+/// A request that was taken up this often probably is what kills routers.
+const TAKEOVERS_LIMIT: u32 = 5;
+/// Requests sent to one replica at once; it makes their images together, in shared calls.
+const IN_FLIGHT_PER_REPLICA: u32 = 8;
+/// What a replica may spend on one request: a large picture on a slow processor takes many minutes.
+const WORK_DEADLINE: Duration = Duration::from_secs(30 * 60);
+/// A signed URL outlives the replica's deadline by this much, for the upload.
+const UPLOAD_ALLOWANCE: Duration = Duration::from_secs(5 * 60);
+/// Before a busy replica is asked again: the first time, and at most.
+const BUSY_WAIT_FIRST: Duration = Duration::from_millis(100);
+const BUSY_WAIT_LIMIT: Duration = Duration::from_secs(2);
+/// How often, and how fast, the journal is told an end again while the store does not answer: five minutes in all.
+const SETTLE_ATTEMPTS_LIMIT: u32 = 66;
+const SETTLE_WAIT_FIRST: Duration = Duration::from_millis(50);
+const SETTLE_WAIT_LIMIT: Duration = Duration::from_secs(5);
+/// How often the journal is asked about a request that another router took up.
+const ADOPT_POLL_INTERVAL: Duration = Duration::from_secs(1);
+
+/// What an administrator may set about dispatch.
+#[derive(Clone, Debug)]
+pub struct DispatchSettings {
+    /// How long a request may wait for its turn and its replica.
+    pub hold_deadline: Duration,
+    /// The address at which replicas reach the output store, without a trailing slash.
+    pub put_base: String,
+}
+
+/// Everything that driving a request needs.
+#[derive(Debug)]
+pub struct Dispatcher {
+    settings: DispatchSettings,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) outputs: Arc<dyn OutputStore>,
+    pub(crate) replicas: Arc<dyn Replicas>,
+    pub(crate) catalog: Arc<dyn Catalog>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) generations: Arc<Generations>,
+    turns: Arc<Turns>,
+    client: reqwest::Client,
+}
+
+/// What the declarations say about one request.
+struct Facts {
+    model: Arc<Model>,
+    weights: Weights,
+    set: ReplicaSet,
+    waiting: Waiting,
+}
+
+/// What follows from the end of an attempt.
+enum Verdict {
+    End(Outcome),
+    Retry {
+        reason: String,
+    },
+    /// The replica is full, which is nobody's fault: it counts as no attempt.
+    WaitForRoom,
+}
+
+impl Dispatcher {
+    pub fn new(
+        settings: DispatchSettings,
+        store: Arc<dyn Store>,
+        outputs: Arc<dyn OutputStore>,
+        replicas: Arc<dyn Replicas>,
+        catalog: Arc<dyn Catalog>,
+        metrics: Arc<Metrics>,
+    ) -> Result<Self, reqwest::Error> {
+        let (generations, turns) = (Arc::default(), Arc::default());
+        Ok(Self { settings, store, outputs, replicas, catalog, metrics, generations, turns, client: attempt::client()? })
+    }
+
+    /// Works on the request until it has ended and the journal knows how.
+    pub(crate) async fn drive(&self, tracked: Arc<Tracked>) {
+        let outcome = tokio::select! {
+            biased;
+            () = tracked.cancel.cancelled() => Outcome::Cancelled,
+            // A panic must not leave the request unfinished for ever: it holds a place in its tenant's queue.
+            outcome = AssertUnwindSafe(self.make(&tracked)).catch_unwind() => {
+                outcome.unwrap_or_else(|_| failed(FailureReason::Internal, "the router failed; its log says how"))
+            }
+        };
+        self.settle(&tracked, outcome).await;
+    }
+
+    /// Requests that wait for their turn.
+    pub(crate) fn waiting(&self) -> usize {
+        self.turns.waiting()
+    }
+
+    async fn make(&self, tracked: &Tracked) -> Outcome {
+        if tracked.entry.takeovers > TAKEOVERS_LIMIT {
+            return failed(FailureReason::Internal, "given up: too many routers stopped while they worked on the request");
+        }
+        let facts = match self.facts(&tracked.entry) {
+            Ok(facts) => facts,
+            Err(reason) => return failed(FailureReason::InvalidModel, &reason),
+        };
+        let hold_until = Instant::now() + self.settings.hold_deadline;
+        let began = Instant::now();
+        let Ok(_turn) = timeout_at(hold_until, self.turns.wait(facts.waiting.clone())).await else { return self.held_too_long() };
+        tracked.note_start(|start| start.held_ms = milliseconds(began.elapsed()));
+        let _in_flight = GaugeGuard::new(&self.metrics.in_flight);
+        self.attempts(tracked, &facts, hold_until).await
+    }
+
+    async fn attempts(&self, tracked: &Tracked, facts: &Facts, mut hold_until: Instant) -> Outcome {
+        let work = Work { model_id: facts.model.model_id.clone(), model_folder: facts.weights.folder.clone() };
+        let (mut attempts, mut busy_wait) = (0, BUSY_WAIT_FIRST);
+        loop {
+            let verdict = match timeout_at(hold_until, self.replicas.acquire(&facts.set, &work)).await {
+                Err(_) => return self.held_too_long(),
+                // The journal keeps it for the next router.
+                Ok(Err(ReplicaError::Stopping)) => std::future::pending().await,
+                Ok(Err(error @ ReplicaError::Start { .. })) => Verdict::Retry { reason: error.to_string() },
+                Ok(Ok(lease)) => {
+                    tracked.note_start(|start| note_wait(start, lease.waited_for_start));
+                    self.attempt(tracked, facts, lease).await
+                }
+            };
+            match verdict {
+                Verdict::End(outcome) => return outcome,
+                Verdict::Retry { reason } => {
+                    attempts += 1;
+                    tracing::warn!(id = %tracked.entry.id, "attempt {attempts} of {ATTEMPTS_LIMIT} failed: {reason}");
+                    if attempts >= ATTEMPTS_LIMIT {
+                        return failed(FailureReason::Internal, "the images could not be made; the router's log says why");
+                    }
+                    self.metrics.retries.inc();
+                    hold_until = Instant::now() + self.settings.hold_deadline;
+                }
+                Verdict::WaitForRoom => {
+                    if timeout_at(hold_until, sleep(busy_wait)).await.is_err() {
+                        return self.held_too_long();
+                    }
+                    busy_wait = (busy_wait * 2).min(BUSY_WAIT_LIMIT);
+                }
+            }
+            tracked.restart();
+        }
+    }
+
+    async fn attempt(&self, tracked: &Tracked, facts: &Facts, lease: Lease) -> Verdict {
+        let dispatch = self.dispatch(tracked, &facts.weights);
+        let end = attempt(&self.client, &lease.endpoint, &dispatch, |event| self.note(tracked, event)).await;
+        match end {
+            AttemptEnd::Done if self.all_stored(&tracked.entry).await => {
+                lease.guard.note_resident(&facts.model.model_id);
+                Verdict::End(Outcome::Succeeded)
+            }
+            AttemptEnd::Done => Verdict::Retry { reason: "the replica said done, but not every image is in the store".to_owned() },
+            AttemptEnd::Failed(failure) => judge(failure),
+            AttemptEnd::Broken(reason) => {
+                lease.guard.condemn();
+                Verdict::Retry { reason }
+            }
+        }
+    }
+
+    fn note(&self, tracked: &Tracked, event: Event) {
+        match &event {
+            Event::Loading { bytes_done, bytes_total } if *bytes_total > 0 => {
+                tracing::info!(id = %tracked.entry.id, "loading {}: {} %", tracked.entry.request.model, bytes_done.saturating_mul(100) / bytes_total);
+            }
+            // Four lines an image show that it goes on.
+            Event::Step { image, evaluation, evaluations } if is_quarter(*evaluation, *evaluations) => {
+                tracing::info!(id = %tracked.entry.id, "image {image}: step {evaluation} of {evaluations}");
+            }
+            _ => {}
+        }
+        tracked.note_event(event);
+    }
+
+    /// What a success is billed for must be there, whatever a replica says.
+    async fn all_stored(&self, entry: &Entry) -> bool {
+        for image in 0..entry.request.samples {
+            match self.outputs.exists(entry.id, image).await {
+                Ok(true) => {}
+                Ok(false) => return false,
+                Err(error) => {
+                    tracing::error!(id = %entry.id, "{error}");
+                    return false;
+                }
+            }
+        }
+        true
+    }
+
+    fn facts(&self, entry: &Entry) -> Result<Facts, String> {
+        let catalog = self.catalog.current();
+        let model_id = &entry.request.model;
+        let model = catalog.models.get(model_id).ok_or_else(|| format!("the model {model_id} is no longer declared"))?;
+        let weights = model.weights.clone().map_err(|reason| format!("the model {model_id} cannot be served: {reason}"))?;
+        let plan = catalog.plans.get(&entry.plan);
+        let set = catalog.replica_set(model, plan.and_then(|plan| plan.pool.as_deref()))?;
+        let waiting = Waiting {
+            id: entry.id,
+            tenant: entry.tenant,
+            weight: plan.map_or(1, |plan| plan.weight.unsigned_abs()),
+            priority: plan.map_or(0, |plan| plan.priority),
+            images: entry.request.samples,
+            parallel_images: plan.map_or(1, |plan| plan.parallel_images.unsigned_abs()),
+            cost: validation::cost(&entry.request),
+            set_capacity: set.max_replicas.max(1).saturating_mul(IN_FLIGHT_PER_REPLICA),
+            set: set.key.clone(),
+        };
+        Ok(Facts { model: Arc::clone(model), weights, set, waiting })
+    }
+
+    fn dispatch(&self, tracked: &Tracked, weights: &Weights) -> Dispatch {
+        let entry = &tracked.entry;
+        let expires = SystemTime::now() + WORK_DEADLINE + UPLOAD_ALLOWANCE;
+        let target = |image| OutputTarget { put_url: self.outputs.signed_put_url(&self.settings.put_base, entry.id, image, expires) };
+        Dispatch {
+            id: entry.id,
+            model: ModelSource { id: entry.request.model.clone(), uri: weights.uri.clone(), sha256: weights.sha256.clone() },
+            outputs: (0..entry.request.samples).map(target).collect(),
+            deadline_ms: milliseconds(WORK_DEADLINE),
+            partial_images: tracked.partial_images,
+            metadata: picture_text::metadata(&entry.request),
+            request: entry.request.clone(),
+        }
+    }
+
+    fn held_too_long(&self) -> Outcome {
+        let seconds = self.settings.hold_deadline.as_secs();
+        failed(FailureReason::DeadlineExceeded, &format!("no capacity for the request within {seconds} s; try again later"))
+    }
+
+    /// Tells the journal how the request ended, and then everybody else.
+    async fn settle(&self, tracked: &Tracked, outcome: Outcome) {
+        let entry = &tracked.entry;
+        let outcome = match self.journal(entry, &outcome, &tracked.start()).await {
+            Journalled::Settled => outcome,
+            Journalled::TakenOver => self.adopt(entry).await,
+            Journalled::Unreachable => failed(FailureReason::Internal, "how the request ended could not be recorded; it is not billed"),
+        };
+        self.metrics.request_ended(tracked.dialect, label(&outcome));
+        let took = tracked.accepted.elapsed().as_millis();
+        match &outcome {
+            Outcome::Failed { failure } => tracing::warn!(id = %entry.id, "failed after {took} ms: {}", failure.message),
+            _ => tracing::info!(id = %entry.id, "{} after {took} ms", label(&outcome)),
+        }
+        tracked.finish(&outcome);
+        self.generations.retire(tracked);
+    }
+
+    async fn journal(&self, entry: &Entry, outcome: &Outcome, start: &StartReport) -> Journalled {
+        let mut wait = SETTLE_WAIT_FIRST;
+        for _ in 0..SETTLE_ATTEMPTS_LIMIT {
+            match self.store.finish(entry.id, entry.fence, outcome, start).await {
+                Ok(true) => return Journalled::Settled,
+                Ok(false) => return Journalled::TakenOver,
+                Err(error) => tracing::error!(id = %entry.id, "the end of the request is not recorded yet: {error}"),
+            }
+            sleep(wait).await;
+            wait = (wait * 2).min(SETTLE_WAIT_LIMIT);
+        }
+        Journalled::Unreachable
+    }
+
+    /// Another router took the request up, believing this one dead: its end counts.
+    async fn adopt(&self, entry: &Entry) -> Outcome {
+        let until = Instant::now() + self.settings.hold_deadline + WORK_DEADLINE;
+        while Instant::now() < until {
+            match self.store.find_entry(entry.tenant, entry.public_id).await {
+                Ok(Some(Entry { outcome: Some(outcome), .. })) => return outcome,
+                Ok(Some(_)) => {}
+                Ok(None) => break,
+                Err(error) => tracing::warn!(id = %entry.id, "{error}"),
+            }
+            sleep(ADOPT_POLL_INTERVAL).await;
+        }
+        failed(FailureReason::Internal, "another router has taken the request over; fetch it by its id")
+    }
+}
+
+enum Journalled {
+    Settled,
+    TakenOver,
+    Unreachable,
+}
+
+fn judge(failure: Failure) -> Verdict {
+    match failure.reason {
+        FailureReason::InvalidRequest | FailureReason::InvalidModel | FailureReason::DeadlineExceeded => {
+            Verdict::End(Outcome::Failed { failure })
+        }
+        FailureReason::Busy => Verdict::WaitForRoom,
+        // Cancelled: not by this router, so the replica drains.
+        FailureReason::Internal | FailureReason::OutputRejected | FailureReason::Cancelled => Verdict::Retry { reason: failure.message },
+    }
+}
+
+fn is_quarter(evaluation: u32, evaluations: u32) -> bool {
+    let quarter = |evaluation: u32| u64::from(evaluation) * 4 / u64::from(evaluations.max(1));
+    evaluation > 0 && quarter(evaluation) != quarter(evaluation - 1)
+}
+
+fn note_wait(start: &mut StartReport, waited: Duration) {
+    start.cold |= !waited.is_zero();
+    start.replica_start_ms += milliseconds(waited);
+}
+
+fn failed(reason: FailureReason, message: &str) -> Outcome {
+    Outcome::Failed { failure: Failure { reason, message: message.to_owned() } }
+}
+
+fn label(outcome: &Outcome) -> OutcomeLabel {
+    match outcome {
+        Outcome::Succeeded => OutcomeLabel::Succeeded,
+        Outcome::Failed { .. } => OutcomeLabel::Failed,
+        Outcome::Cancelled => OutcomeLabel::Cancelled,
+    }
+}
+
+fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Milliseconds since 1970 by this machine's clock, to compare with the journal's.
+pub(crate) fn now_ms() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+}
+
+struct GaugeGuard<'a>(&'a prometheus::IntGauge);
+
+impl<'a> GaugeGuard<'a> {
+    fn new(gauge: &'a prometheus::IntGauge) -> Self {
+        gauge.inc();
+        Self(gauge)
+    }
+}
+
+impl Drop for GaugeGuard<'_> {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}

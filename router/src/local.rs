@@ -1,0 +1,247 @@
+//! Local mode: the real house on one machine. Puts together the folder catalog, the SQLite store, the folder of outputs and replicas that
+//! are child processes, serves, and takes everything down in order.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::oneshot;
+
+use crate::accounts::ApiKey;
+use crate::catalog::{Catalog, CatalogError, FolderCatalog, Snapshot};
+use crate::command::{Folders, KeyCreate, Local};
+use crate::dispatch::{DispatchSettings, Dispatcher};
+use crate::metrics::Metrics;
+use crate::outputs::{FolderStore, OutputError, OutputStore, Secret, SecretError};
+use crate::replicas::{ChildProcesses, ChildSettings, Replicas};
+use crate::service::{Service, Settings};
+use crate::store::sqlite::SqliteStore;
+use crate::store::{Store, StoreError};
+use crate::{edge, local_key};
+
+/// Between two looks at sets that have a minimum of replicas.
+const WARM_INTERVAL: Duration = Duration::from_secs(2);
+/// Answers that are being written when the router stops may take this long.
+const CLOSE_LIMIT: Duration = Duration::from_secs(3);
+
+#[derive(Debug, thiserror::Error)]
+pub enum LocalError {
+    #[error("the data folder {path} cannot be made: {source}; --data-dir names another")]
+    DataFolder { path: String, source: io::Error },
+    #[error(transparent)]
+    Catalog(#[from] CatalogError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Outputs(#[from] OutputError),
+    #[error(transparent)]
+    Secret(#[from] SecretError),
+    #[error("there is no plan {plan:?}; declared are: {}", if .declared.is_empty() { "none" } else { .declared })]
+    PlanUnknown { plan: String, declared: String },
+    #[error("there is no runtime at {path}; build it with `cargo build -p runtime`, or name another with --runtime")]
+    NoRuntime { path: String },
+    #[error("{address} cannot be listened on: {source}; --listen names another address")]
+    Listen { address: SocketAddr, source: io::Error },
+    #[error("serving failed: {0}")]
+    Serve(#[source] io::Error),
+    #[error("the client for replicas cannot be made: {0}")]
+    Client(#[from] reqwest::Error),
+    #[error("the key file {path} cannot be read or written: {source}")]
+    KeyFile { path: String, source: io::Error },
+}
+
+/// Runs until SIGTERM or SIGINT.
+pub async fn serve(options: Local) -> Result<(), LocalError> {
+    let mut stop = StopSignals::listen()?;
+    let program = runtime_program(options.runtime.as_deref())?;
+    let store = open_store(&options.folders.data_dir).await?;
+    let catalog = Arc::new(FolderCatalog::open(&options.folders.manifests)?);
+    let secret = Secret::load_or_create(&options.folders.data_dir.join("output-secret"))?;
+    let outputs = Arc::new(FolderStore::open(&options.folders.data_dir.join("outputs"), secret)?);
+    let listener = TcpListener::bind(options.listen).await.map_err(|source| LocalError::Listen { address: options.listen, source })?;
+    let address = listener.local_addr().map_err(LocalError::Serve)?;
+
+    let metrics = Arc::new(Metrics::default());
+    let token = hex::encode(rand::random::<[u8; 32]>());
+    let child_settings = ChildSettings { program, token, idle_after: options.replica_idle_after };
+    let replicas: Arc<dyn Replicas> = Arc::new(ChildProcesses::new(child_settings, Arc::clone(&metrics)));
+    let dispatch_settings = DispatchSettings { hold_deadline: options.hold_deadline, put_base: format!("http://{}", reachable(address)) };
+    let dispatcher = Dispatcher::new(
+        dispatch_settings,
+        Arc::clone(&store),
+        Arc::clone(&outputs) as Arc<dyn OutputStore>,
+        Arc::clone(&replicas),
+        Arc::clone(&catalog) as Arc<dyn Catalog>,
+        metrics,
+    )?;
+    let public_url = options.public_url.clone().unwrap_or_else(|| format!("http://{}", reachable(address)));
+    let settings =
+        Settings { public_url: options.public_url, sync_wait: options.sync_wait, fetch_wait: options.fetch_wait, ..Settings::default() };
+    let service = Service::new(settings, dispatcher);
+    service.announce().await?;
+
+    let key = local_key::load_or_create(&options.folders.data_dir, store.as_ref(), &catalog.current()).await?;
+    println!("{}", greeting(&public_url, key.as_ref(), &catalog.current()));
+    tokio::spawn(Arc::clone(&catalog).keep_current());
+    tokio::spawn(service.clone().keep_alive());
+    tokio::spawn(keep_warm(catalog, Arc::clone(&replicas)));
+
+    let (close, closing) = oneshot::channel::<()>();
+    let app = edge::router(service.clone(), outputs);
+    let server = axum::serve(listener, app).with_graceful_shutdown(async move {
+        // A sender that is gone closes as well.
+        let _ = closing.await;
+    });
+    let mut server = tokio::spawn(server.into_future());
+    tokio::select! {
+        ended = &mut server => return Err(LocalError::Serve(ended.map_or_else(io::Error::other, |ended| ended.err().unwrap_or_else(|| io::Error::other("it ended"))))),
+        () = stop.wait() => {}
+    }
+    tracing::info!("stopping");
+    // The server stays until the work has ended: replicas bring their images here.
+    tokio::select! {
+        () = service.shut_down(options.drain) => {}
+        () = stop.wait() => service.shut_down(Duration::ZERO).await,
+    }
+    drop(close);
+    replicas.stop_all().await;
+    let _ = tokio::time::timeout(CLOSE_LIMIT, server).await;
+    Ok(())
+}
+
+/// Makes a key for a tenant under a declared plan. Works beside a running router.
+pub async fn create_key(options: &KeyCreate) -> Result<ApiKey, LocalError> {
+    let catalog = FolderCatalog::open(&options.folders.manifests)?.current();
+    if !catalog.plans.contains_key(&options.plan) {
+        let declared = catalog.plans.keys().cloned().collect::<Vec<_>>().join(", ");
+        return Err(LocalError::PlanUnknown { plan: options.plan.clone(), declared });
+    }
+    let store = open_store(&options.folders.data_dir).await?;
+    let key = ApiKey::generate();
+    store.add_key(&options.tenant, &options.plan, key.hash()).await?;
+    Ok(key)
+}
+
+async fn open_store(data_dir: &Path) -> Result<Arc<dyn Store>, LocalError> {
+    std::fs::create_dir_all(data_dir).map_err(|source| LocalError::DataFolder { path: data_dir.display().to_string(), source })?;
+    Ok(Arc::new(SqliteStore::open(&data_dir.join("emulsion.sqlite")).await?))
+}
+
+/// The runtime that was named, or the one beside this executable.
+fn runtime_program(named: Option<&Path>) -> Result<PathBuf, LocalError> {
+    let beside = || std::env::current_exe().ok().and_then(|own| Some(own.parent()?.join("emulsion-runtime")));
+    let program = named.map(Path::to_owned).or_else(beside).unwrap_or_else(|| PathBuf::from("emulsion-runtime"));
+    if program.is_file() { Ok(program) } else { Err(LocalError::NoRuntime { path: program.display().to_string() }) }
+}
+
+/// Where this machine's processes reach the listener.
+fn reachable(address: SocketAddr) -> SocketAddr {
+    let ip = match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
+        ip => ip,
+    };
+    SocketAddr::new(ip, address.port())
+}
+
+/// What to call and with which key, ready to be pasted.
+fn greeting(url: &str, key: Option<&ApiKey>, catalog: &Snapshot) -> String {
+    let ready = |id: &&String| catalog.models.get(*id).is_some_and(|model| model.weights.is_ok() && model.tenants.is_none());
+    let model = catalog.models.keys().filter(ready).min_by_key(|id| id.as_str() != "demo");
+    let mut lines = vec![format!("Emulsion listens on {url}")];
+    match (key, model) {
+        (Some(key), Some(model)) => {
+            lines.push(format!("key: {}", key.expose()));
+            lines.push("try:".to_owned());
+            lines.push(format!(
+                "curl -X POST '{url}/api/v7/images/text-to-image' -H 'Content-Type: application/json' -d '{{\"key\":\"{}\",\"model_id\":\"{model}\",\"prompt\":\"a red circle on a blue background\"}}'",
+                key.expose()
+            ));
+        }
+        (Some(key), None) => lines.push(format!("key: {} (no model can be called yet: the log says why)", key.expose())),
+        (None, _) => lines.push("no TenantPlan is declared, so that no key can be made: add one to the manifests".to_owned()),
+    }
+    lines.join("\n")
+}
+
+async fn keep_warm(catalog: Arc<FolderCatalog>, replicas: Arc<dyn Replicas>) {
+    let mut looks = tokio::time::interval(WARM_INTERVAL);
+    loop {
+        looks.tick().await;
+        for set in catalog.current().warm_sets() {
+            replicas.warm(&set);
+        }
+    }
+}
+
+struct StopSignals {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+}
+
+impl StopSignals {
+    fn listen() -> Result<Self, LocalError> {
+        let listen = |kind| signal(kind).map_err(LocalError::Serve);
+        Ok(Self { terminate: listen(SignalKind::terminate())?, interrupt: listen(SignalKind::interrupt())? })
+    }
+
+    async fn wait(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+/// Folders as the tests and `key create` name them.
+impl Folders {
+    pub fn new(data_dir: impl Into<PathBuf>, manifests: impl Into<PathBuf>) -> Self {
+        Self { data_dir: data_dir.into(), manifests: manifests.into() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::catalog::tests::{model, snapshot};
+
+    const PLAN: &str = "apiVersion: emulsion.dev/v1alpha1\nkind: TenantPlan\nmetadata: {name: free}\n\
+                        spec: {requestsPerMinute: 60, burst: 20, parallelImages: 1, queueDepth: 10}\n";
+
+    #[tokio::test]
+    async fn a_key_is_valid_at_once_and_its_plan_must_be_declared() {
+        let folder = tempfile::tempdir().unwrap();
+        let manifests = folder.path().join("manifests");
+        std::fs::create_dir(&manifests).unwrap();
+        std::fs::write(manifests.join("plan.yaml"), PLAN).unwrap();
+        let folders = Folders::new(folder.path().join("new/data"), &manifests);
+        let create = |plan: &str| KeyCreate { tenant: "acme".to_owned(), plan: plan.to_owned(), folders: folders.clone() };
+        let error = create_key(&create("gold")).await.unwrap_err().to_string();
+        assert!(error.contains("gold") && error.contains("free"), "{error}");
+        assert!(!folders.data_dir.exists(), "a refused key leaves nothing behind");
+        let key = create_key(&create("free")).await.unwrap();
+        let store = open_store(&folders.data_dir).await.unwrap();
+        let caller = store.find_caller(key.hash()).await.unwrap().unwrap();
+        assert_eq!((caller.tenant_name.as_str(), caller.plan.as_str()), ("acme", "free"));
+    }
+
+    #[test]
+    fn the_greeting_names_a_model_that_everybody_may_call() {
+        let catalog =
+            snapshot([model("another"), model("demo"), crate::catalog::Model { tenants: Some(vec![]), ..model("a-private-one") }]);
+        let key = ApiKey::generate();
+        let text = greeting("http://127.0.0.1:8080", Some(&key), &catalog);
+        assert!(text.contains(key.expose()) && text.contains("\"model_id\":\"demo\""), "{text}");
+    }
+
+    #[test]
+    fn replicas_reach_a_listener_on_every_address_by_loopback() {
+        assert_eq!(reachable("0.0.0.0:80".parse().unwrap()).to_string(), "127.0.0.1:80");
+        assert_eq!(reachable("[::]:80".parse().unwrap()).to_string(), "[::1]:80");
+        assert_eq!(reachable("192.0.2.1:80".parse().unwrap()).to_string(), "192.0.2.1:80");
+    }
+}

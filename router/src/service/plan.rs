@@ -1,0 +1,107 @@
+//! What a caller's plan says about a request: which models, how many calls. Pure.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crds::TenantPlanSpec;
+
+use crate::catalog::{Model, Snapshot};
+use crate::refusal::Refusal;
+use crate::store::{AdmitError, Allowance, Caller};
+
+pub(super) fn of_caller<'a>(catalog: &'a Snapshot, caller: &Caller) -> Result<&'a TenantPlanSpec, Refusal> {
+    catalog.plans.get(&caller.plan).ok_or_else(|| {
+        tracing::error!("the tenant {} has the plan {}, which no TenantPlan declares", caller.tenant_name, caller.plan);
+        Refusal::NotSupported {
+            feature: format!("the plan {} of this key is not declared any more, and calling without a plan", caller.plan),
+        }
+    })
+}
+
+/// The model by its id, if the caller may see it, the plan includes it, and it can be served.
+pub(super) fn callable_model<'a>(
+    catalog: &'a Snapshot,
+    caller: &Caller,
+    plan: &TenantPlanSpec,
+    model_id: &str,
+) -> Result<&'a Arc<Model>, Refusal> {
+    let tenant = caller.tenant_name.as_str();
+    let model = catalog
+        .model(model_id, tenant)
+        .ok_or_else(|| Refusal::ModelUnknown { model: shortened(model_id), nearest: catalog.nearest(model_id, tenant) })?;
+    if model.family.is_some_and(|family| !plan.includes(family)) {
+        return Err(Refusal::NotSupported { feature: format!("the model {model_id} in the plan {}", caller.plan) });
+    }
+    let not_ready = |reason: String| Refusal::ModelNotReady { model: model_id.to_owned(), reason };
+    // Where exactly weights were looked for is the administrator's business and stands in the log.
+    model.weights.as_ref().map_err(|_| not_ready("its weights are not there; the administrator's log says why".to_owned()))?;
+    catalog.replica_set(model, plan.pool.as_deref()).map_err(not_ready)?;
+    Ok(model)
+}
+
+pub(super) fn allowance(plan: &TenantPlanSpec) -> Allowance {
+    let calls = |limit: Option<i32>| limit.map(|limit| u64::from(limit.unsigned_abs()));
+    Allowance {
+        calls_per_day: calls(plan.calls_per_day),
+        calls_per_month: calls(plan.calls_per_month),
+        queue_depth: plan.queue_depth.unsigned_abs(),
+    }
+}
+
+/// `usual` is how long requests take now: after that a place in the queue is free.
+pub(super) fn refusal(error: AdmitError, plan: &str, usual: Duration) -> Refusal {
+    match error {
+        AdmitError::QuotaUsed { calls, window, retry_after } => Refusal::QuotaUsed { plan: plan.to_owned(), calls, window, retry_after },
+        AdmitError::QueueFull { depth } => Refusal::TenantQueueFull { depth, retry_after: usual },
+        AdmitError::Store(error) => super::internal(&error),
+    }
+}
+
+/// A caller's text comes back in messages: not more of it than names a model.
+fn shortened(text: &str) -> String {
+    const LIMIT_CHARACTERS: usize = 128;
+    text.chars().take(LIMIT_CHARACTERS).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::catalog::tests::{model, snapshot};
+
+    fn caller(tenant_name: &str) -> Caller {
+        Caller { tenant: Uuid::from_u128(1), tenant_name: tenant_name.to_owned(), plan: "free".to_owned() }
+    }
+
+    fn plan(families: &serde_json::Value) -> TenantPlanSpec {
+        serde_json::from_value(serde_json::json!({
+            "requestsPerMinute": 60, "burst": 20, "parallelImages": 1, "queueDepth": 10, "callsPerDay": 100, "families": families,
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn an_unknown_model_names_the_nearest_and_a_private_one_does_not_exist() {
+        let catalog = snapshot([model("demo"), Model { tenants: Some(vec!["acme".to_owned()]), ..model("private") }]);
+        let refused = |tenant: &str, id: &str| callable_model(&catalog, &caller(tenant), &plan(&serde_json::json!(null)), id).unwrap_err();
+        assert_eq!(refused("acme", "dmeo"), Refusal::ModelUnknown { model: "dmeo".to_owned(), nearest: Some("demo".to_owned()) });
+        assert_eq!(refused("other", "private"), Refusal::ModelUnknown { model: "private".to_owned(), nearest: None });
+        assert!(callable_model(&catalog, &caller("acme"), &plan(&serde_json::json!(null)), "private").is_ok());
+    }
+
+    #[test]
+    fn a_plan_without_the_family_and_a_model_without_weights_are_refused() {
+        let catalog = snapshot([model("demo"), Model { weights: Err("/secret/path is missing".to_owned()), ..model("lost") }]);
+        let call = |families, id: &str| callable_model(&catalog, &caller("acme"), &plan(&families), id);
+        assert!(matches!(call(serde_json::json!(["sdxl"]), "demo"), Err(Refusal::NotSupported { .. })));
+        let Err(Refusal::ModelNotReady { reason, .. }) = call(serde_json::json!(null), "lost") else { panic!("served") };
+        assert!(!reason.contains("/secret"), "{reason}");
+    }
+
+    #[test]
+    fn what_the_plan_leaves_out_is_unlimited() {
+        let allowance = allowance(&plan(&serde_json::json!(null)));
+        assert_eq!(allowance, Allowance { calls_per_day: Some(100), calls_per_month: None, queue_depth: 10 });
+    }
+}

@@ -1,0 +1,210 @@
+//! Makes a request whole, or says what is wrong with it: fills in what it leaves open, holds it within the model's limits. Pure; the seed's
+//! randomness is an argument. It knows no plans' quotas and no dialects.
+
+use runtime_api::{ImageRequest, PromptSyntax, Task};
+
+use crate::catalog::Model;
+use crate::refusal::Refusal;
+
+/// The samplers that the runtime serves, by diffusers' class names.
+pub const SAMPLERS: [&str; 3] = ["DDIMScheduler", "EulerDiscreteScheduler", "EulerAncestralDiscreteScheduler"];
+/// For a model whose own sampler is not served: deterministic, and near to PNDM, which most older checkpoints name.
+const FALLBACK_SAMPLER: &str = "DDIMScheduler";
+/// Characters of a prompt. A text encoder reads 77 tokens; nobody writes a hundred times as many.
+const PROMPT_LIMIT_CHARACTERS: usize = 10_000;
+/// Above this a picture only burns.
+const GUIDANCE_SCALE_LIMIT: f64 = 30.0;
+/// diffusers' text encoders have at most 24 layers.
+const CLIP_SKIP_LIMIT: u32 = 24;
+/// Keys of a sampler's configuration that one request may set.
+const SAMPLER_OPTIONS_LIMIT: usize = 32;
+
+/// The request with model, size, steps, guidance scale, sampler and seed set, and nothing that the model cannot do.
+///
+/// Steps out of range are brought into it, as clients expect; everything else out of range is refused with the field's name.
+pub fn normalise(request: ImageRequest, model: &Model, draw_seed: impl FnOnce() -> u32) -> Result<ImageRequest, Refusal> {
+    if request.task != Task::TextToImage {
+        return Err(Refusal::NotSupported { feature: format!("the task {:?}", request.task) });
+    }
+    if request.prompt_syntax != PromptSyntax::Plain {
+        return Err(Refusal::NotSupported { feature: format!("the prompt syntax {:?}", request.prompt_syntax) });
+    }
+    check_prompts(&request)?;
+    check_numbers(&request)?;
+    let limits = &model.limits;
+    let defaults = model.defaults.effective(model.family, limits);
+    let width =
+        size("width", request.width.unwrap_or(positive(defaults.width)), limits.min_width, limits.max_width, limits.size_multiple_of)?;
+    let height =
+        size("height", request.height.unwrap_or(positive(defaults.height)), limits.min_height, limits.max_height, limits.size_multiple_of)?;
+    let max_samples = positive(limits.max_samples);
+    if !(1..=max_samples).contains(&request.samples) {
+        return Err(invalid("samples", format!("samples must be between 1 and {max_samples}")));
+    }
+    let steps = request.num_inference_steps.unwrap_or(positive(defaults.steps)).clamp(1, positive(limits.max_steps).max(1));
+    let sampler = sampler(request.sampler.clone(), defaults.sampler, model.own_sampler.clone())?;
+    Ok(ImageRequest {
+        model: model.model_id.clone(),
+        width: Some(width),
+        height: Some(height),
+        num_inference_steps: Some(steps),
+        guidance_scale: Some(request.guidance_scale.unwrap_or(defaults.guidance_scale)),
+        sampler: Some(sampler),
+        seed: Some(request.seed.unwrap_or_else(|| u64::from(draw_seed()))),
+        ..request
+    })
+}
+
+/// What a request costs, in steps × megapixels × images. For requests that [`normalise`] made.
+pub fn cost(request: &ImageRequest) -> f64 {
+    let pixels = f64::from(request.width.unwrap_or(512)) * f64::from(request.height.unwrap_or(512));
+    f64::from(request.num_inference_steps.unwrap_or(1)) * pixels / 1e6 * f64::from(request.samples)
+}
+
+fn check_prompts(request: &ImageRequest) -> Result<(), Refusal> {
+    if request.prompt.trim().is_empty() {
+        return Err(invalid("prompt", "prompt is required".to_owned()));
+    }
+    for (field, text) in [("prompt", Some(&request.prompt)), ("negative_prompt", request.negative_prompt.as_ref())] {
+        if text.is_some_and(|text| text.chars().count() > PROMPT_LIMIT_CHARACTERS) {
+            return Err(invalid(field, format!("{field} must not be longer than {PROMPT_LIMIT_CHARACTERS} characters")));
+        }
+    }
+    Ok(())
+}
+
+/// Not-a-number is within no range.
+fn check_numbers(request: &ImageRequest) -> Result<(), Refusal> {
+    for (field, value, limit) in [
+        ("guidance_scale", request.guidance_scale, GUIDANCE_SCALE_LIMIT),
+        ("guidance_rescale", request.guidance_rescale, 1.0),
+        ("eta", request.eta, 1.0),
+    ] {
+        if value.is_some_and(|value| !(0.0..=limit).contains(&value)) {
+            return Err(invalid(field, format!("{field} must be between 0 and {limit}")));
+        }
+    }
+    if request.clip_skip.is_some_and(|layers| layers > CLIP_SKIP_LIMIT) {
+        return Err(invalid("clip_skip", format!("clip_skip must be between 0 and {CLIP_SKIP_LIMIT}")));
+    }
+    if request.sampler_options.len() > SAMPLER_OPTIONS_LIMIT {
+        return Err(invalid("sampler_options", format!("sampler_options must not have more than {SAMPLER_OPTIONS_LIMIT} keys")));
+    }
+    Ok(())
+}
+
+fn size(field: &str, pixels: u32, min: i32, max: i32, multiple_of: i32) -> Result<u32, Refusal> {
+    let multiple_of = positive(multiple_of).max(1);
+    if !(positive(min)..=positive(max)).contains(&pixels) {
+        return Err(invalid(field, format!("{field} must be between {min} and {max}")));
+    }
+    if !pixels.is_multiple_of(multiple_of) {
+        return Err(invalid(field, format!("{field} must be divisible by {multiple_of}")));
+    }
+    Ok(pixels)
+}
+
+fn sampler(asked: Option<String>, declared: Option<String>, own: Option<String>) -> Result<String, Refusal> {
+    let is_served = |sampler: &String| SAMPLERS.contains(&sampler.as_str());
+    match asked.or(declared) {
+        Some(sampler) if is_served(&sampler) => Ok(sampler),
+        Some(sampler) => Err(Refusal::NotSupported { feature: format!("the scheduler {sampler} (supported: {})", SAMPLERS.join(", ")) }),
+        None => Ok(own.filter(is_served).unwrap_or_else(|| FALLBACK_SAMPLER.to_owned())),
+    }
+}
+
+/// Manifests were checked against their schema, whose sizes and counts are never negative.
+fn positive(number: i32) -> u32 {
+    number.unsigned_abs()
+}
+
+fn invalid(field: &str, message: String) -> Refusal {
+    Refusal::Invalid { field: field.to_owned(), message }
+}
+
+#[cfg(test)]
+mod tests {
+    use crds::model_deployment::{GenerationDefaults, Limits};
+
+    use super::*;
+    use crate::catalog::tests::model;
+
+    fn demo() -> Model {
+        Model {
+            limits: Limits { max_width: 256, max_height: 128, max_steps: 50, ..Limits::default() },
+            defaults: GenerationDefaults { steps: Some(20), width: Some(64), height: Some(64), ..GenerationDefaults::default() },
+            ..model("demo")
+        }
+    }
+
+    fn request() -> ImageRequest {
+        ImageRequest::text_to_image("demo", "a red circle")
+    }
+
+    fn refusal(change: impl FnOnce(&mut ImageRequest)) -> String {
+        let mut request = request();
+        change(&mut request);
+        normalise(request, &demo(), || 7).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn what_is_left_open_is_filled_in() {
+        let whole = normalise(request(), &demo(), || 7).unwrap();
+        assert_eq!((whole.width, whole.height, whole.num_inference_steps), (Some(64), Some(64), Some(20)));
+        assert_eq!((whole.guidance_scale, whole.seed), (Some(7.5), Some(7)));
+        assert_eq!(whole.sampler.as_deref(), Some("DDIMScheduler"));
+        assert_eq!(whole.negative_prompt, None, "absent differs from empty");
+    }
+
+    #[test]
+    fn what_was_asked_for_stays() {
+        let asked = ImageRequest {
+            width: Some(128),
+            height: Some(96),
+            seed: Some(u64::MAX),
+            num_inference_steps: Some(3),
+            guidance_scale: Some(0.0),
+            sampler: Some("EulerDiscreteScheduler".to_owned()),
+            samples: 4,
+            ..request()
+        };
+        assert_eq!(normalise(asked.clone(), &demo(), || 7), Ok(asked));
+    }
+
+    #[test]
+    fn out_of_range_is_refused_with_the_fields_name_and_bounds() {
+        assert_eq!(refusal(|request| request.prompt = " \n".to_owned()), "prompt is required");
+        assert_eq!(refusal(|request| request.width = Some(264)), "width must be between 64 and 256");
+        assert_eq!(refusal(|request| request.width = Some(0)), "width must be between 64 and 256");
+        assert_eq!(refusal(|request| request.height = Some(100)), "height must be divisible by 8");
+        assert_eq!(refusal(|request| request.height = Some(u32::MAX)), "height must be between 64 and 128");
+        assert_eq!(refusal(|request| request.samples = 0), "samples must be between 1 and 4");
+        assert_eq!(refusal(|request| request.samples = 5), "samples must be between 1 and 4");
+        for guidance_scale in [-0.1, 30.1, f64::NAN, f64::INFINITY] {
+            assert_eq!(refusal(|request| request.guidance_scale = Some(guidance_scale)), "guidance_scale must be between 0 and 30");
+        }
+        assert!(refusal(|request| request.prompt = "x".repeat(10_001)).contains("10000 characters"));
+        assert!(refusal(|request| request.negative_prompt = Some("x".repeat(10_001))).starts_with("negative_prompt"));
+        assert!(refusal(|request| request.sampler = Some("HeunDiscreteScheduler".to_owned())).contains("HeunDiscreteScheduler"));
+    }
+
+    #[test]
+    fn steps_are_brought_into_range_and_never_refused() {
+        for (asked, given) in [(0, 1), (1, 1), (50, 50), (51, 50), (u32::MAX, 50)] {
+            let request = ImageRequest { num_inference_steps: Some(asked), ..request() };
+            assert_eq!(normalise(request, &demo(), || 7).unwrap().num_inference_steps, Some(given));
+        }
+    }
+
+    #[test]
+    fn a_model_whose_own_sampler_is_not_served_gets_the_nearest() {
+        let pndm = Model { own_sampler: Some("PNDMScheduler".to_owned()), ..demo() };
+        assert_eq!(normalise(request(), &pndm, || 7).unwrap().sampler.as_deref(), Some("DDIMScheduler"));
+    }
+
+    #[test]
+    fn cost_grows_with_steps_pixels_and_images() {
+        let request = ImageRequest { width: Some(1000), height: Some(500), num_inference_steps: Some(10), samples: 2, ..request() };
+        assert!((cost(&request) - 10.0).abs() < 1e-9);
+    }
+}
