@@ -25,6 +25,8 @@ use crate::validation;
 pub(crate) mod generations;
 mod plan;
 mod takeover;
+#[cfg(test)]
+mod tests;
 mod ticket;
 pub(crate) mod tracked;
 
