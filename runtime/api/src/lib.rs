@@ -7,6 +7,10 @@
 //!        ── GET  /v1/state ──────────────────────────────►
 //!        ◄─ ReplicaState ─────────────────────────────────
 //! ```
+//! A dispatch that is refused at the door is answered with a status other than 200 and a [`Failure`] as JSON: 400 for a request that cannot
+//! be served, 401 for a wrong token, 503 where the queue is full or the replica drains. Everything later is told as an event, the last one
+//! being [`Event::Done`] or [`Event::Failed`]; a stream that ends without either was cut off, and the generation may be tried elsewhere.
+//!
 //! Closing the event stream cancels the generation at its next step: a replica never works for a router that is gone.
 
 mod dispatch;

@@ -1,0 +1,45 @@
+//! The command line. Each subcommand is a struct of what it takes and a `run`.
+
+mod generate;
+mod inspect;
+mod logging;
+mod rounds;
+mod serve;
+mod trace;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+pub use serve::Serve;
+
+/// Makes images with diffusion models: as a replica for a router, or for a person at the command line.
+#[derive(Debug, Parser)]
+#[command(name = "emulsion-runtime", version)]
+pub struct CommandLine {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Serve(serve::Serve),
+    Generate(generate::Generate),
+    Inspect(inspect::Inspect),
+    Trace(trace::Trace),
+}
+
+impl CommandLine {
+    /// Runs what was asked for.
+    ///
+    /// # Errors
+    /// Whatever kept it from succeeding, with its causes.
+    pub fn run(self) -> anyhow::Result<ExitCode> {
+        match self.command {
+            Command::Serve(serve) => serve.run(),
+            Command::Generate(generate) => generate.run(),
+            Command::Inspect(inspect) => inspect.run(),
+            Command::Trace(trace) => trace.run(),
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! `generate`: images from the command line, without a server.
+
+mod order;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::Context;
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+use runtime_api::ImageRequest;
+
+use super::rounds::step_all;
+use crate::atomic_file;
+use crate::engine::{DeviceName, Diffusion, Engine, ModelFacts, Precision, Request};
+use crate::picture::{bounded_text, encode_png};
+use crate::request::{Limits, complete};
+use order::Order;
+
+/// Images on the way at once: enough to share calls, few enough for a laptop's memory.
+const IMAGES_AT_ONCE: usize = 8;
+
+/// Make images from prompts and write them as PNG files with their parameters inside.
+#[derive(Debug, Args)]
+pub(super) struct Generate {
+    /// Folder in diffusers' layout.
+    #[arg(long, env = "EMULSION_MODEL")]
+    model: PathBuf,
+    /// What to draw; may be given more than once.
+    #[arg(long, required_unless_present = "prompts", conflicts_with = "prompts")]
+    prompt: Vec<String>,
+    /// JSON file with a list of {"prompt", "seed", "file"}; --output is then a folder.
+    #[arg(long, env = "EMULSION_PROMPTS")]
+    prompts: Option<PathBuf>,
+    /// What not to draw.
+    #[arg(long)]
+    negative_prompt: Option<String>,
+    /// Pixels; the model's own if not given.
+    #[arg(long)]
+    width: Option<u32>,
+    /// Pixels; the model's own if not given.
+    #[arg(long)]
+    height: Option<u32>,
+    /// Solver steps.
+    #[arg(long)]
+    steps: Option<u32>,
+    /// Strength of guidance; 1 and below mean none.
+    #[arg(long)]
+    guidance_scale: Option<f64>,
+    /// Class name of a diffusers scheduler; the model folder's own if not given.
+    #[arg(long)]
+    sampler: Option<String>,
+    /// The same seed makes the same image; drawn and printed if not given. With several prompts, each has the one after the last.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Device to run on: cpu, cuda or cuda:N.
+    #[arg(long, env = "EMULSION_DEVICE", default_value = "cpu")]
+    device: DeviceName,
+    /// Precision of weights and activations.
+    #[arg(long, env = "EMULSION_DTYPE", value_enum, default_value = "f32")]
+    dtype: Precision,
+    /// PNG file for one prompt, folder for several.
+    #[arg(long, env = "EMULSION_OUTPUT", default_value = "image.png")]
+    output: PathBuf,
+}
+
+/// An image on its way, and what it will be.
+struct Picture {
+    order: Order,
+    request: Request,
+}
+
+impl Generate {
+    pub(super) fn run(self) -> anyhow::Result<ExitCode> {
+        let orders = self.orders()?;
+        let engine = Diffusion::new(self.device.open()?, self.dtype.dtype());
+        let folder = engine.open(&self.model)?;
+        let bar = bar("{msg} {bar:40} {bytes}/{total_bytes}").with_message("loading");
+        let model = engine.load(&folder, None, &mut |done, total| {
+            bar.set_length(total);
+            bar.set_position(done);
+        })?;
+        bar.finish_and_clear();
+        self.make(&engine, &Arc::new(model), orders)?;
+        Ok(ExitCode::SUCCESS)
+    }
+
+    fn orders(&self) -> anyhow::Result<Vec<Order>> {
+        let seed = self.seed.unwrap_or_else(rand::random);
+        match &self.prompts {
+            Some(path) => order::read(path, &self.output, seed).with_context(|| format!("read prompts {}", path.display())),
+            None => Ok(order::of_prompts(&self.prompt, &self.output, seed)),
+        }
+    }
+
+    /// Images join as others finish, so that calls stay full.
+    fn make(&self, engine: &Diffusion, model: &Arc<diffusion::model::Model>, orders: Vec<Order>) -> anyhow::Result<()> {
+        let facts = engine.facts(model);
+        let count = orders.len() as u64;
+        let mut orders = orders.into_iter();
+        let mut images = Vec::new();
+        let mut pictures: Vec<Picture> = Vec::new();
+        let bar = bar("{msg} {bar:40} {pos}/{len} steps, {eta} left").with_message("drawing");
+        loop {
+            for order in orders.by_ref().take(IMAGES_AT_ONCE - images.len()) {
+                let request = self.request(&order, &facts)?;
+                for image in engine.prepare(model, &request)? {
+                    bar.set_length(engine.progress(&image).total as u64 * count);
+                    images.push(image);
+                    pictures.push(Picture { order: order.clone(), request: request.clone() });
+                }
+            }
+            if images.is_empty() {
+                bar.finish_and_clear();
+                return Ok(());
+            }
+            step_all(engine, &mut images)?;
+            bar.inc(images.len() as u64);
+            for index in (0..images.len()).rev() {
+                if engine.progress(&images[index]).is_finished() {
+                    let image = images.remove(index);
+                    let picture = pictures.remove(index);
+                    let pixels = engine.decode(&image)?;
+                    save(&picture, &encode_png(&pixels, &parameters(&picture.request, &facts))?)?;
+                    bar.suspend(|| println!("{} seed {}", picture.order.file.display(), picture.request.seed));
+                }
+            }
+        }
+    }
+
+    fn request(&self, order: &Order, facts: &ModelFacts) -> anyhow::Result<Request> {
+        let request = ImageRequest {
+            negative_prompt: order.negative_prompt.clone().or_else(|| self.negative_prompt.clone()),
+            width: self.width,
+            height: self.height,
+            num_inference_steps: self.steps,
+            guidance_scale: self.guidance_scale,
+            sampler: self.sampler.clone(),
+            seed: Some(order.seed),
+            ..ImageRequest::text_to_image("", order.prompt.clone())
+        };
+        Ok(complete(&request, &facts.defaults, &Limits::default(), order.seed)?)
+    }
+}
+
+fn save(picture: &Picture, png: &[u8]) -> anyhow::Result<()> {
+    atomic_file::write(&picture.order.file, png).with_context(|| format!("write {}", picture.order.file.display()))
+}
+
+/// What the image was made with, as PNG metadata.
+fn parameters(request: &Request, facts: &ModelFacts) -> Vec<(String, String)> {
+    let mut entries = vec![("Software", concat!("Emulsion ", env!("CARGO_PKG_VERSION")).to_owned()), ("prompt", request.prompt.clone())];
+    entries.extend(request.negative_prompt.as_ref().map(|text| ("negative_prompt", text.clone())));
+    entries.extend([
+        ("width", request.width.to_string()),
+        ("height", request.height.to_string()),
+        ("num_inference_steps", request.num_inference_steps.to_string()),
+        ("guidance_scale", request.guidance_scale.to_string()),
+        ("sampler", request.sampler.clone().unwrap_or_else(|| facts.sampler.clone())),
+        ("seed", request.seed.to_string()),
+        ("model_sha256", facts.digest.clone()),
+    ]);
+    entries.into_iter().map(|(key, value)| (key.to_owned(), bounded_text(&value).into_owned())).collect()
+}
+
+/// A bar on standard error; hidden where that is no terminal.
+fn bar(template: &str) -> ProgressBar {
+    let bar = ProgressBar::new(0);
+    // A template that does not parse leaves the library's own.
+    if let Ok(style) = ProgressStyle::with_template(template) {
+        bar.set_style(style);
+    }
+    bar
+}

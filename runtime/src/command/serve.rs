@@ -1,0 +1,204 @@
+//! `serve`: the replica behind HTTP, until it is asked to stop.
+
+use std::io::{Read, Write};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use clap::Args;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::oneshot;
+
+use super::logging;
+use crate::engine::{DeviceName, Diffusion, Precision};
+use crate::http::{Token, app};
+use crate::request;
+use crate::source::ModelRoots;
+use crate::worker::{Limits, Replica, Stopped};
+
+/// Serve generations to a router over HTTP.
+///
+/// The first line on standard output is `emulsion-runtime listening on ADDRESS`. SIGTERM and SIGINT drain: nothing new is taken, what was
+/// taken is finished, within --drain-seconds.
+#[derive(Args)]
+pub struct Serve {
+    /// Address to listen on; port 0 lets the system choose one.
+    #[arg(long, env = "EMULSION_LISTEN", default_value = "127.0.0.1:0")]
+    listen: SocketAddr,
+    /// Folder below which models may lie; may be given more than once.
+    #[arg(long = "model-root", env = "EMULSION_MODEL_ROOTS", value_delimiter = ',', required = true)]
+    model_roots: Vec<PathBuf>,
+    /// Token that routers send as `Authorization: Bearer`.
+    #[arg(long, env = runtime_api::TOKEN_VARIABLE, hide_env_values = true)]
+    token: Option<String>,
+    /// Let everybody in without a token; only on a loopback address.
+    #[arg(long, env = "EMULSION_INSECURE")]
+    insecure: bool,
+    /// End at once when standard input ends: whoever started the process holds the other end of it and is gone then.
+    #[arg(long, env = "EMULSION_EXIT_WITH_PARENT")]
+    exit_with_parent: bool,
+    /// Device to run on: cpu, cuda or cuda:N.
+    #[arg(long, env = "EMULSION_DEVICE", default_value = "cpu")]
+    device: DeviceName,
+    /// Precision of weights and activations.
+    #[arg(long, env = "EMULSION_DTYPE", value_enum, default_value = "f32")]
+    dtype: Precision,
+    /// Generations that may wait; more are refused as busy.
+    #[arg(long, env = "EMULSION_QUEUE_LIMIT", default_value_t = Limits::default().queue_limit)]
+    queue_limit: u32,
+    /// Bytes of weights that may be in memory; the least recently used models go first.
+    #[arg(long, env = "EMULSION_RESIDENT_BYTES_LIMIT", default_value_t = Limits::default().resident_bytes)]
+    resident_bytes_limit: u64,
+    /// Images that are made at the same time.
+    #[arg(long, env = "EMULSION_MAX_IMAGES", default_value_t = Limits::default().max_images)]
+    max_images: u32,
+    /// Rows of one denoiser call; an image brings one, or two with guidance.
+    #[arg(long, env = "EMULSION_MAX_ROWS", default_value_t = Limits::default().max_rows)]
+    max_rows: u32,
+    /// Width × height of the largest image.
+    #[arg(long, env = "EMULSION_MAX_PIXELS", default_value_t = Limits::default().request.max_pixels)]
+    max_pixels: u32,
+    /// Most images of one request.
+    #[arg(long, env = "EMULSION_MAX_SAMPLES", default_value_t = Limits::default().request.max_samples)]
+    max_samples: u32,
+    /// Most steps of one image.
+    #[arg(long, env = "EMULSION_MAX_STEPS", default_value_t = Limits::default().request.max_steps)]
+    max_steps: u32,
+    /// Seconds that draining may take before what is left is given up.
+    #[arg(long, env = "EMULSION_DRAIN_SECONDS", default_value_t = 120)]
+    drain_seconds: u64,
+}
+
+impl std::fmt::Debug for Serve {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // All but the token.
+        formatter.debug_struct("Serve").field("listen", &self.listen).field("model_roots", &self.model_roots).finish_non_exhaustive()
+    }
+}
+
+impl Serve {
+    pub(super) fn run(self) -> anyhow::Result<ExitCode> {
+        logging::start("info");
+        if self.exit_with_parent {
+            exit_with_parent().context("start the thread that watches standard input")?;
+        }
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().context("start tokio")?;
+        let code = runtime.block_on(self.serve());
+        // What was given up at the drain's end, a slow upload or a hanging disk, must not keep the process.
+        runtime.shutdown_background();
+        code
+    }
+
+    async fn serve(self) -> anyhow::Result<ExitCode> {
+        let token = self.checked_token()?;
+        let roots = ModelRoots::resolve(&self.model_roots)?;
+        let engine = Diffusion::new(self.device.open()?, self.dtype.dtype());
+        let (replica, stopped) = Replica::start(engine, roots, self.limits()?, &tokio::runtime::Handle::current())?;
+        let replica = Arc::new(replica);
+        let listener = TcpListener::bind(self.listen).await.with_context(|| format!("listen on {}", self.listen))?;
+        let address = listener.local_addr().context("read the address")?;
+        let (close, closing) = oneshot::channel::<()>();
+        let server = axum::serve(listener, app(Arc::clone(&replica), token)).with_graceful_shutdown(async move {
+            // A sender that is gone closes as well.
+            let _ = closing.await;
+        });
+        let server = tokio::spawn(server.into_future());
+        announce(address)?;
+
+        let code = tokio::select! {
+            () = asked_to_stop() => {
+                drain(&replica, Duration::from_secs(self.drain_seconds), close, server).await;
+                ExitCode::SUCCESS
+            }
+            reason = stopped => {
+                bail!("the device thread ended ({:?}); start the replica anew", reason.unwrap_or(Stopped::Broken));
+            }
+        };
+        Ok(code)
+    }
+
+    fn checked_token(&self) -> anyhow::Result<Option<Token>> {
+        match self.token.as_deref() {
+            Some("") => bail!("the token is empty; set {} to one of high entropy", runtime_api::TOKEN_VARIABLE),
+            Some(token) => Ok(Some(Token::new(token))),
+            None if self.insecure && self.listen.ip().is_loopback() => Ok(None),
+            None if self.insecure => bail!("--insecure works only on a loopback address; set {}", runtime_api::TOKEN_VARIABLE),
+            None => bail!("no token; set {} (or --insecure on a loopback address)", runtime_api::TOKEN_VARIABLE),
+        }
+    }
+
+    fn limits(&self) -> anyhow::Result<Limits> {
+        for (flag, value) in [("--queue-limit", self.queue_limit), ("--max-images", self.max_images), ("--max-rows", self.max_rows)] {
+            if value == 0 || value > MAX_COUNT {
+                bail!("{flag} is {value}; it must be from 1 to {MAX_COUNT}");
+            }
+        }
+        Ok(Limits {
+            queue_limit: self.queue_limit,
+            resident_bytes: self.resident_bytes_limit,
+            max_images: self.max_images,
+            max_rows: self.max_rows,
+            request: request::Limits { max_pixels: self.max_pixels, max_samples: self.max_samples, max_steps: self.max_steps },
+        })
+    }
+}
+
+/// The largest count that any flag may set; far more than any device serves.
+const MAX_COUNT: u32 = 1 << 16;
+
+fn announce(address: SocketAddr) -> anyhow::Result<()> {
+    let mut stdout = std::io::stdout();
+    writeln!(stdout, "{}{address}", runtime_api::LISTENING_PREFIX)
+        .and_then(|()| stdout.flush())
+        .context("say the address on standard output")
+}
+
+async fn asked_to_stop() {
+    let (terminate, interrupt) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
+    match (terminate, interrupt) {
+        (Ok(mut terminate), Ok(mut interrupt)) => {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+        }
+        // Without handlers the signals end the process, which is all that is left to do.
+        _ => std::future::pending().await,
+    }
+}
+
+/// Finishes what was taken, then closes the streams; gives up after `bound`.
+async fn drain(replica: &Replica, bound: Duration, close: oneshot::Sender<()>, server: tokio::task::JoinHandle<std::io::Result<()>>) {
+    tracing::info!(seconds = bound.as_secs(), "draining");
+    let finished = async {
+        replica.drain().await;
+        drop(close);
+        // The last events are on their way to those who listen.
+        let _ = server.await;
+    };
+    match tokio::time::timeout(bound, finished).await {
+        Ok(()) => tracing::info!("drained"),
+        Err(_) => tracing::warn!("draining took too long; what is left is given up"),
+    }
+}
+
+/// Standard input is a pipe whose other end the parent holds. The system closes it however the parent ends, so no replica outlives its router.
+fn exit_with_parent() -> std::io::Result<()> {
+    let watch = || {
+        let mut stdin = std::io::stdin().lock();
+        let mut ignored = [0; 256];
+        loop {
+            match stdin.read(&mut ignored) {
+                Ok(0) => break,
+                Err(error) if error.kind() != std::io::ErrorKind::Interrupted => break,
+                Ok(_) | Err(_) => {}
+            }
+        }
+        std::process::exit(0);
+    };
+    std::thread::Builder::new().name("parent".to_owned()).spawn(watch).map(drop)
+}

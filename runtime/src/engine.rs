@@ -1,0 +1,145 @@
+//! What the replica asks of a diffusion engine. The worker knows images only through this trait, so its decisions can be tested with an
+//! engine that makes no pictures; [`Diffusion`] is the real one.
+
+mod device;
+mod pipeline;
+
+use std::fmt::Write;
+use std::path::Path;
+use std::sync::Arc;
+
+pub use diffusion::family::Defaults;
+pub use diffusion::pipeline::Request;
+
+pub use device::{DeviceError, DeviceName, Precision};
+pub use pipeline::Diffusion;
+
+use crate::picture::Pixels;
+
+/// A way of making images in steps. [`Engine::open`] and [`Engine::load`] are called by the thread that reads weights, all else by the one
+/// that owns the device.
+pub trait Engine: Send + Sync + 'static {
+    /// A model folder whose configuration and headers were read.
+    type Folder: Send + 'static;
+    /// Weights in memory; read-only, shared by all images that use them.
+    type Model: Send + Sync + 'static;
+    /// One unfinished image: everything that changes from step to step.
+    type Image: Send + 'static;
+
+    /// Reads what is needed to know that `folder` holds a model; allocates no tensor.
+    ///
+    /// # Errors
+    /// [`EngineError::InvalidModel`] if it holds none that can be served.
+    fn open(&self, folder: &Path) -> Result<Self::Folder, EngineError>;
+
+    /// Bytes of memory that the model will take.
+    fn footprint(&self, folder: &Self::Folder) -> u64;
+
+    /// Reads the weights, telling bytes done and in all. `sha256` is the digest the model must have, in lowercase hex.
+    ///
+    /// # Errors
+    /// [`EngineError::InvalidModel`] if the weights cannot be read or are others.
+    fn load(&self, folder: &Self::Folder, sha256: Option<&str>, progress: &mut dyn FnMut(u64, u64)) -> Result<Self::Model, EngineError>;
+
+    /// What there is to know of a loaded model.
+    fn facts(&self, model: &Self::Model) -> ModelFacts;
+
+    /// Encodes the prompts and makes one state per sample.
+    ///
+    /// # Errors
+    /// [`EngineError::InvalidRequest`] if the request does not fit the model.
+    fn prepare(&self, model: &Arc<Self::Model>, request: &Request) -> Result<Vec<Self::Image>, EngineError>;
+
+    /// Indices of images that share a denoiser call, in the order the calls should run, each of at most `max_rows` rows (or one image's,
+    /// if that is more). Every image is in exactly one group.
+    fn groups(&self, images: &[Candidate<'_, Self::Image>], max_rows: usize) -> Vec<Vec<usize>>;
+
+    /// Advances each image by one denoiser evaluation.
+    fn step(&self, images: &mut [&mut Self::Image]) -> Stepped;
+
+    /// How far an image is.
+    fn progress(&self, image: &Self::Image) -> Progress;
+
+    /// The finished image.
+    ///
+    /// # Errors
+    /// [`EngineError::Internal`] if the decoder failed.
+    fn decode(&self, image: &Self::Image) -> Result<Pixels, EngineError>;
+
+    /// A look at an image that is not finished.
+    ///
+    /// # Errors
+    /// [`EngineError::Internal`] if the decoder failed.
+    fn preview(&self, image: &Self::Image) -> Result<Pixels, EngineError>;
+}
+
+/// An image that waits for its next evaluation.
+#[derive(Debug)]
+pub struct Candidate<'a, I> {
+    pub image: &'a I,
+    /// Calls that were run since this image's last one.
+    pub passed_over: u64,
+}
+
+/// What there is to know of a loaded model.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ModelFacts {
+    /// Bytes of memory its weights take.
+    pub bytes: u64,
+    /// sha256 over its files, in hex.
+    pub digest: String,
+    pub defaults: Defaults,
+    /// The sampler of its folder, diffusers' class name.
+    pub sampler: String,
+}
+
+/// Denoiser evaluations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    pub done: usize,
+    pub total: usize,
+}
+
+impl Progress {
+    pub fn is_finished(self) -> bool {
+        self.done >= self.total
+    }
+}
+
+/// What one call of [`Engine::step`] did.
+#[derive(Debug)]
+pub struct Stepped {
+    /// One for each image, in order.
+    pub outcomes: Vec<Result<(), EngineError>>,
+    /// How often the network ran.
+    pub denoiser_calls: usize,
+    /// Over how many rows in all.
+    pub rows: usize,
+}
+
+/// Why the engine could not do something. The text is for people and says what to do.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum EngineError {
+    #[error("{0}")]
+    InvalidRequest(String),
+    #[error("{0}")]
+    InvalidModel(String),
+    #[error("{0}")]
+    Internal(String),
+}
+
+/// An error and all its sources on one line.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        // A transparent error repeats its source; saying it once is enough.
+        if !text.contains(&cause_text) {
+            // Writing to a String cannot fail.
+            let _ = write!(text, ": {cause_text}");
+        }
+        source = cause.source();
+    }
+    text
+}

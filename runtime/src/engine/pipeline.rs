@@ -1,0 +1,128 @@
+//! The real engine: a thin layer over the crate `diffusion`.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use diffusion::denoiser::BatchKey;
+use diffusion::model::{Model, ModelError, ModelFolder};
+use diffusion::pipeline::{self, ImageState, InjectedTensors, PipelineError, PlanLimits, Waiting};
+use diffusion::{DType, Device, Tensor};
+
+use super::{Candidate, Engine, EngineError, ModelFacts, Progress, Request, Stepped, chain};
+use crate::picture::Pixels;
+
+/// Latent positions of one call, over all its rows: 64 rows of a 512×512 image. More would only make a step longer.
+const MAX_LATENT_PIXELS: usize = 64 * 64 * 64;
+
+/// Runs models on one device in one precision.
+#[derive(Clone, Debug)]
+pub struct Diffusion {
+    device: Device,
+    dtype: DType,
+}
+
+impl Diffusion {
+    pub fn new(device: Device, dtype: DType) -> Self {
+        Self { device, dtype }
+    }
+
+    /// As [`Engine::prepare`], with tensors in place of random draws.
+    ///
+    /// # Errors
+    /// As [`Engine::prepare`].
+    pub fn prepare_injected(
+        &self,
+        model: &Arc<Model>,
+        request: &Request,
+        injected: &InjectedTensors,
+    ) -> Result<Vec<ImageState>, EngineError> {
+        pipeline::prepare(model, request, injected).map_err(|error| pipeline_error(&error))
+    }
+}
+
+impl Engine for Diffusion {
+    type Folder = ModelFolder;
+    type Model = Model;
+    type Image = ImageState;
+
+    fn open(&self, folder: &Path) -> Result<ModelFolder, EngineError> {
+        ModelFolder::open(folder).map_err(|error| model_error(&error))
+    }
+
+    fn footprint(&self, folder: &ModelFolder) -> u64 {
+        let tensors = folder.inspect().components.into_iter().flat_map(|component| component.tensors);
+        let elements: u64 = tensors.map(|tensor| tensor.shape.iter().map(|&side| side as u64).product::<u64>()).sum();
+        elements.saturating_mul(self.dtype.size_in_bytes() as u64)
+    }
+
+    fn load(&self, folder: &ModelFolder, sha256: Option<&str>, progress: &mut dyn FnMut(u64, u64)) -> Result<Model, EngineError> {
+        if let Some(declared) = sha256 {
+            let found = folder.digest().map_err(|error| model_error(&error))?;
+            if found != declared {
+                let text = format!("the model's sha256 is {found}, not the declared {declared}; declare that one or mend the files");
+                return Err(EngineError::InvalidModel(text));
+            }
+        }
+        let mut told = |now: diffusion::model::LoadProgress| progress(now.bytes, now.total_bytes);
+        folder.load(&self.device, self.dtype, &mut told).map_err(|error| model_error(&error))
+    }
+
+    fn facts(&self, model: &Model) -> ModelFacts {
+        ModelFacts {
+            bytes: model.bytes(),
+            digest: model.digest().to_owned(),
+            defaults: model.defaults(),
+            sampler: model.default_sampler().to_owned(),
+        }
+    }
+
+    fn prepare(&self, model: &Arc<Model>, request: &Request) -> Result<Vec<ImageState>, EngineError> {
+        self.prepare_injected(model, request, &InjectedTensors::default())
+    }
+
+    fn groups(&self, images: &[Candidate<'_, ImageState>], max_rows: usize) -> Vec<Vec<usize>> {
+        let waiting = |candidate: &Candidate<'_, ImageState>| {
+            let key: BatchKey = candidate.image.batch_key();
+            Waiting { key, rows: candidate.image.rows(), passed_over: candidate.passed_over }
+        };
+        let waiting: Vec<Waiting> = images.iter().map(waiting).collect();
+        pipeline::plan(&waiting, PlanLimits { max_rows, max_latent_pixels: MAX_LATENT_PIXELS })
+    }
+
+    fn step(&self, images: &mut [&mut ImageState]) -> Stepped {
+        let report = pipeline::step(images);
+        let outcomes = report.outcomes.into_iter().map(|outcome| outcome.map_err(|error| pipeline_error(&error)));
+        Stepped { outcomes: outcomes.collect(), denoiser_calls: report.denoiser_calls, rows: report.rows }
+    }
+
+    fn progress(&self, image: &ImageState) -> Progress {
+        let (done, total) = image.progress();
+        Progress { done, total }
+    }
+
+    fn decode(&self, image: &ImageState) -> Result<Pixels, EngineError> {
+        pipeline::decode(image).and_then(|tensor| pixels(&tensor)).map_err(|error| pipeline_error(&error))
+    }
+
+    fn preview(&self, image: &ImageState) -> Result<Pixels, EngineError> {
+        pipeline::preview(image).and_then(|tensor| pixels(&tensor)).map_err(|error| pipeline_error(&error))
+    }
+}
+
+/// `[3, height, width]` f32 in 0…1 → bytes.
+fn pixels(image: &Tensor) -> Result<Pixels, PipelineError> {
+    let rgb = pipeline::to_rgb8(image)?;
+    // Sides are bounded far below 32 bits by the engine's own limits.
+    Ok(Pixels { width: rgb.width as u32, height: rgb.height as u32, rgb: rgb.data })
+}
+
+fn model_error(error: &ModelError) -> EngineError {
+    EngineError::InvalidModel(chain(error))
+}
+
+fn pipeline_error(error: &PipelineError) -> EngineError {
+    let text = chain(error);
+    // An image that overflows does so everywhere: trying it again elsewhere would only cost, and the caller can mend it.
+    let is_callers = error.is_invalid_request() || matches!(error, PipelineError::NotFinite { .. });
+    if is_callers { EngineError::InvalidRequest(text) } else { EngineError::Internal(text) }
+}

@@ -1,0 +1,188 @@
+//! Which models are in memory, and which go when another needs their place. Decisions only: loading is the worker's.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// What makes two dispatches ask for the same weights.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ModelKey {
+    /// Resolved: no links in it.
+    pub folder: PathBuf,
+    /// The digest it must have, where one was declared.
+    pub sha256: Option<String>,
+}
+
+/// A model in memory, as the choice of what goes sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Occupant {
+    pub bytes: u64,
+    /// Larger is later.
+    pub last_used: u64,
+    pub in_use: bool,
+}
+
+/// How a model can get its place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Room {
+    /// It fits once these, by position, are gone; none if there is room already.
+    After(Vec<usize>),
+    /// It fits once something that is in use now is not.
+    Wait,
+    /// It fits in no case.
+    Never,
+}
+
+/// Frees `needed` bytes under `limit` by letting the least recently used models go; never one in use.
+pub fn make_room(occupants: &[Occupant], needed: u64, limit: u64) -> Room {
+    if needed > limit {
+        return Room::Never;
+    }
+    let mut held = occupants.iter().fold(0_u64, |held, occupant| held.saturating_add(occupant.bytes));
+    let fits = |held: u64| needed <= limit.saturating_sub(held);
+    let mut unused: Vec<usize> = (0..occupants.len()).filter(|&index| !occupants[index].in_use).collect();
+    unused.sort_by_key(|&index| occupants[index].last_used);
+    let mut gone = Vec::new();
+    for index in unused {
+        if fits(held) {
+            break;
+        }
+        held -= occupants[index].bytes;
+        gone.push(index);
+    }
+    if fits(held) { Room::After(gone) } else { Room::Wait }
+}
+
+/// A resident model.
+#[derive(Debug)]
+pub struct Resident<M> {
+    pub key: ModelKey,
+    /// The API's name, as the dispatch that loaded it said.
+    pub id: String,
+    pub digest: String,
+    pub bytes: u64,
+    /// Whoever works with the model holds a second reference; that is what "in use" means.
+    pub model: Arc<M>,
+    last_used: u64,
+}
+
+impl<M> Resident<M> {
+    pub fn in_use(&self) -> bool {
+        Arc::strong_count(&self.model) > 1
+    }
+}
+
+/// All resident models, under one bound of bytes.
+#[derive(Debug)]
+pub struct Residency<M> {
+    residents: Vec<Resident<M>>,
+    limit_bytes: u64,
+    /// Counts uses; a clock without time.
+    uses: u64,
+}
+
+impl<M> Residency<M> {
+    pub fn new(limit_bytes: u64) -> Self {
+        Self { residents: Vec::new(), limit_bytes, uses: 0 }
+    }
+
+    pub fn residents(&self) -> &[Resident<M>] {
+        &self.residents
+    }
+
+    pub fn bytes(&self) -> u64 {
+        self.residents.iter().map(|resident| resident.bytes).sum()
+    }
+
+    pub fn contains(&self, key: &ModelKey) -> bool {
+        self.residents.iter().any(|resident| resident.key == *key)
+    }
+
+    /// The model, counted as used now.
+    pub fn lease(&mut self, key: &ModelKey) -> Option<Arc<M>> {
+        self.uses += 1;
+        let uses = self.uses;
+        let resident = self.residents.iter_mut().find(|resident| resident.key == *key)?;
+        resident.last_used = uses;
+        Some(Arc::clone(&resident.model))
+    }
+
+    /// Lets models go until `needed` bytes are free, if they can be. The answer's positions are those before anything went.
+    pub fn evict_for(&mut self, needed: u64) -> Room {
+        let occupants: Vec<_> = self
+            .residents
+            .iter()
+            .map(|resident| Occupant { bytes: resident.bytes, last_used: resident.last_used, in_use: resident.in_use() })
+            .collect();
+        let room = make_room(&occupants, needed, self.limit_bytes);
+        if let Room::After(gone) = &room {
+            let mut position = 0;
+            self.residents.retain(|resident| {
+                let goes = gone.contains(&position);
+                position += 1;
+                if goes {
+                    tracing::info!(model = resident.id, bytes = resident.bytes, "model leaves memory");
+                }
+                !goes
+            });
+        }
+        room
+    }
+
+    pub fn insert(&mut self, key: ModelKey, id: String, digest: String, bytes: u64, model: Arc<M>) {
+        self.uses += 1;
+        self.residents.push(Resident { key, id, digest, bytes, model, last_used: self.uses });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn occupant(bytes: u64, last_used: u64, in_use: bool) -> Occupant {
+        Occupant { bytes, last_used, in_use }
+    }
+
+    fn key(name: &str) -> ModelKey {
+        ModelKey { folder: PathBuf::from(name), sha256: None }
+    }
+
+    #[test]
+    fn nothing_goes_while_there_is_room() {
+        assert_eq!(make_room(&[occupant(4, 1, false)], 6, 10), Room::After(vec![]));
+    }
+
+    #[test]
+    fn least_recently_used_goes_first_and_no_more_than_needed() {
+        let occupants = [occupant(4, 3, false), occupant(3, 1, false), occupant(3, 2, false)];
+        assert_eq!(make_room(&occupants, 3, 10), Room::After(vec![1]));
+        assert_eq!(make_room(&occupants, 6, 10), Room::After(vec![1, 2]));
+        assert_eq!(make_room(&occupants, 10, 10), Room::After(vec![1, 2, 0]));
+    }
+
+    #[test]
+    fn what_is_in_use_never_goes() {
+        let occupants = [occupant(4, 1, true), occupant(4, 2, false)];
+        assert_eq!(make_room(&occupants, 5, 10), Room::After(vec![1]));
+        assert_eq!(make_room(&occupants, 7, 10), Room::Wait);
+    }
+
+    #[test]
+    fn what_exceeds_the_limit_never_fits() {
+        assert_eq!(make_room(&[], 11, 10), Room::Never);
+        assert_eq!(make_room(&[occupant(1, 1, true)], u64::MAX, u64::MAX), Room::Wait);
+    }
+
+    #[test]
+    fn leased_model_stays_and_returns_to_the_choice_when_dropped() {
+        let mut residency = Residency::new(10);
+        residency.insert(key("a"), "a".to_owned(), String::new(), 6, Arc::new(()));
+        residency.insert(key("b"), "b".to_owned(), String::new(), 4, Arc::new(()));
+        let lease = residency.lease(&key("a"));
+        assert_eq!(residency.evict_for(8), Room::Wait);
+        assert!(residency.contains(&key("a")) && residency.contains(&key("b")));
+        drop(lease);
+        // `b` is older than the lease of `a`, so it goes first; both must go.
+        assert_eq!(residency.evict_for(8), Room::After(vec![1, 0]));
+        assert_eq!(residency.bytes(), 0);
+    }
+}

@@ -1,0 +1,51 @@
+//! The replica's inside: a bounded queue, the thread that owns the device, the thread that reads weights, and the way out to storage.
+//!
+//! ```text
+//! Replica::submit ──permit──► device thread ──Open, Load──► loader thread
+//!        │                      prepare · step · decode ◄──── Opened, Progress, Loaded
+//!        ▼                          │
+//!      Feed ◄── events ─────────────┴──► finishing (async): PNG, upload, Done
+//! ```
+//! Closing a [`Feed`] is how a generation is cancelled. This module knows no HTTP beyond the target an image is put to.
+
+mod admission;
+mod device;
+mod feed;
+mod finishing;
+mod generation;
+mod loader;
+mod previews;
+mod replica;
+mod running;
+
+use std::time::Duration;
+
+pub use feed::Feed;
+pub use replica::{Replica, StartError, Stopped};
+
+use crate::request;
+
+/// How much one replica holds at once.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Generations that may wait.
+    pub queue_limit: u32,
+    /// Bytes of weights.
+    pub resident_bytes: u64,
+    /// Images that are made or stored at the same time: bounds latents and pixels in memory.
+    pub max_images: u32,
+    /// Rows of one denoiser call.
+    pub max_rows: u32,
+    pub request: request::Limits,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { queue_limit: 64, resident_bytes: 16 << 30, max_images: 16, max_rows: 16, request: request::Limits::default() }
+    }
+}
+
+/// The longest a generation may take, whatever its router allows.
+pub const MAX_DEADLINE: Duration = Duration::from_secs(3600);
+/// The most previews of one image.
+pub const MAX_PARTIAL_IMAGES: u32 = 16;

@@ -1,0 +1,136 @@
+//! Bringing models into memory: which one next, and when it has its place. One model at a time is on the way, so that it is never read twice
+//! and its bytes are never promised twice.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use runtime_api::{Event, FailureReason};
+
+use super::{DeviceThread, Order, Report};
+use crate::engine::{Engine, EngineError};
+use crate::residency::{ModelKey, Room};
+
+/// The model that is on the way.
+#[derive(Debug)]
+pub(super) enum Pending<F> {
+    /// Its headers are being read.
+    Opening { key: ModelKey, since: Instant },
+    /// It waits for room.
+    Opened { key: ModelKey, since: Instant, folder: F, bytes: u64 },
+    /// Its weights are being read.
+    Loading { key: ModelKey, since: Instant },
+}
+
+impl<F> Pending<F> {
+    fn key(&self) -> &ModelKey {
+        match self {
+            Self::Opening { key, .. } | Self::Opened { key, .. } | Self::Loading { key, .. } => key,
+        }
+    }
+
+    pub(super) fn needs_room(&self, key: &ModelKey) -> bool {
+        matches!(self, Self::Opened { .. }) && self.key() == key
+    }
+}
+
+impl<E: Engine> DeviceThread<E> {
+    /// Orders the model of the oldest generation that waits for one, or moves the pending one on.
+    pub(super) fn arrange_models(&mut self) {
+        match self.pending.take() {
+            Some(Pending::Opened { key, since, folder, bytes }) => self.place(key, since, folder, bytes),
+            Some(pending) => self.pending = Some(pending),
+            None => self.order_next(),
+        }
+    }
+
+    fn order_next(&mut self) {
+        let missing = self.waiting.iter().map(|generation| &generation.key).find(|key| !self.residency.contains(key));
+        let Some(key) = missing.cloned() else { return };
+        for generation in self.waiting.iter().filter(|generation| generation.key == key) {
+            generation.ending.tell(Event::Loading { bytes_done: 0, bytes_total: 0 });
+        }
+        if self.loader.send(Order::Open { key: key.clone() }).is_ok() {
+            self.pending = Some(Pending::Opening { key, since: Instant::now() });
+        } else {
+            self.fail_waiting(&key, FailureReason::Internal, "the thread that reads weights is gone; start the replica anew");
+        }
+    }
+
+    fn place(&mut self, key: ModelKey, since: Instant, folder: E::Folder, bytes: u64) {
+        if !self.waiting.iter().any(|generation| generation.key == key) {
+            // Everybody who wanted it has gone; nothing was read yet.
+            return;
+        }
+        match self.residency.evict_for(bytes) {
+            Room::After(_) => {
+                if self.loader.send(Order::Load { key: key.clone(), folder }).is_ok() {
+                    self.pending = Some(Pending::Loading { key, since });
+                } else {
+                    self.fail_waiting(&key, FailureReason::Internal, "the thread that reads weights is gone; start the replica anew");
+                }
+            }
+            Room::Wait => self.pending = Some(Pending::Opened { key, since, folder, bytes }),
+            Room::Never => {
+                let limit = self.shared.limits.resident_bytes;
+                let text =
+                    format!("the model takes {bytes} bytes of memory and this replica may hold {limit}; raise its --resident-bytes-limit");
+                self.fail_waiting(&key, FailureReason::InvalidModel, &text);
+            }
+        }
+    }
+
+    pub(super) fn take_report(&mut self, report: Report<E::Folder, E::Model>) {
+        match (report, self.pending.take()) {
+            (Report::Progress { bytes_done, bytes_total }, Some(pending)) => {
+                for generation in self.waiting.iter().filter(|generation| generation.key == *pending.key()) {
+                    generation.ending.tell(Event::Loading { bytes_done, bytes_total });
+                }
+                self.pending = Some(pending);
+            }
+            (Report::Opened { result: Ok((folder, bytes)) }, Some(Pending::Opening { key, since })) => {
+                self.pending = Some(Pending::Opened { key, since, folder, bytes });
+            }
+            (Report::Opened { result: Err(error) } | Report::Loaded { result: Err(error), .. }, Some(pending)) => {
+                self.refuse(pending.key(), &error);
+            }
+            (Report::Loaded { result: Ok(model), took }, Some(Pending::Loading { key, since })) => self.settle(key, since, model, took),
+            // An answer to nothing that was asked; there is nothing to do with it.
+            (_, pending) => self.pending = pending,
+        }
+    }
+
+    /// A model has arrived.
+    fn settle(&mut self, key: ModelKey, since: Instant, model: Arc<E::Model>, took: Duration) {
+        let facts = self.engine.facts(&model);
+        self.shared.metrics.load_seconds.observe(took.as_secs_f64());
+        self.shared.metrics.load_bytes.inc_by(facts.bytes);
+        let now = Instant::now();
+        let mut id = String::new();
+        for generation in self.waiting.iter_mut().filter(|generation| generation.key == key) {
+            // Who came while it was on the way has waited only since then.
+            generation.waited_for_weights = Some(now.saturating_duration_since(since.max(generation.accepted)));
+            id.clone_from(&generation.dispatch.model.id);
+        }
+        tracing::info!(model = id, bytes = facts.bytes, milliseconds = took.as_millis(), "model is in memory");
+        self.residency.insert(key, id, facts.digest, facts.bytes, model);
+    }
+
+    fn refuse(&mut self, key: &ModelKey, error: &EngineError) {
+        tracing::warn!(folder = %key.folder.display(), %error, "model is refused");
+        let reason = match error {
+            EngineError::Internal(_) => FailureReason::Internal,
+            EngineError::InvalidModel(_) | EngineError::InvalidRequest(_) => FailureReason::InvalidModel,
+        };
+        self.fail_waiting(key, reason, &error.to_string());
+    }
+
+    fn fail_waiting(&mut self, key: &ModelKey, reason: FailureReason, message: &str) {
+        for generation in std::mem::take(&mut self.waiting) {
+            if generation.key == *key {
+                generation.ending.failed(reason, message.to_owned());
+            } else {
+                self.waiting.push_back(generation);
+            }
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! A replica behind a real socket, with a storage, a folder of models, and the client's side of its protocol.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+use runtime::engine::Engine;
+use runtime::http::{Token, app};
+use runtime::source::ModelRoots;
+use runtime::worker::{Limits, Replica, Stopped};
+use runtime_api::{Dispatch, Event, FailureReason, GENERATIONS_PATH, ImageRequest, ModelSource, ReplicaState, STATE_PATH};
+use tokio::sync::oneshot;
+
+use crate::puppet::{GOOD, Gate, Puppet};
+use crate::storage::Storage;
+
+pub const TOKEN: &str = "let-me-in";
+/// Longer than any test on any machine; reached only by a test that fails.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+pub struct House {
+    pub replica: Arc<Replica>,
+    pub stopped: Option<oneshot::Receiver<Stopped>>,
+    pub storage: Storage,
+    pub gate: Arc<Gate>,
+    pub models: tempfile::TempDir,
+    address: String,
+    client: reqwest::Client,
+}
+
+impl House {
+    /// With the model `demo`, and evaluations that wait for the gate.
+    pub async fn gated(limits: Limits) -> Self {
+        let gate = Gate::closed();
+        Self::with_engine(Puppet { gate: Arc::clone(&gate) }, gate, limits).await
+    }
+
+    pub async fn open() -> Self {
+        let house = Self::gated(Limits::default()).await;
+        house.gate.open();
+        house
+    }
+
+    async fn with_engine<E: Engine>(engine: E, gate: Arc<Gate>, limits: Limits) -> Self {
+        let models = tempfile::tempdir().unwrap();
+        let roots = ModelRoots::resolve(&[models.path().to_owned()]).unwrap();
+        let (replica, stopped) = Replica::start(engine, roots, limits, &tokio::runtime::Handle::current()).unwrap();
+        let replica = Arc::new(replica);
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = format!("http://{}", listener.local_addr().unwrap());
+        let app = app(Arc::clone(&replica), Some(Token::new(TOKEN)));
+        tokio::spawn(async move { axum::serve(listener, app).await });
+        let client = reqwest::Client::new();
+        let house = Self { replica, stopped: Some(stopped), storage: Storage::start().await, gate, models, address, client };
+        house.add_model("demo", GOOD);
+        house
+    }
+
+    pub fn add_model(&self, name: &str, weights: &str) {
+        let folder = self.models.path().join(name);
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::write(folder.join("weights"), weights).unwrap();
+    }
+
+    pub fn source(&self, name: &str) -> ModelSource {
+        let folder = Path::new(self.models.path()).join(name);
+        ModelSource { id: name.to_owned(), uri: format!("file://{}", folder.display()), sha256: None }
+    }
+
+    /// One image of `demo`, stored as `name`.
+    pub fn dispatch(&self, name: &str) -> Dispatch {
+        let mut request = ImageRequest::text_to_image("demo", "a red circle");
+        request.seed = Some(7);
+        Dispatch {
+            id: uuid::Uuid::nil(),
+            model: self.source("demo"),
+            request,
+            outputs: vec![self.storage.target(name)],
+            deadline_ms: PATIENCE.as_millis() as u64,
+            partial_images: 0,
+            metadata: Vec::new(),
+        }
+    }
+
+    pub async fn post(&self, body: impl Into<reqwest::Body>, token: &str) -> reqwest::Response {
+        let post = self.client.post(format!("{}{GENERATIONS_PATH}", self.address)).bearer_auth(token).body(body);
+        post.send().await.unwrap()
+    }
+
+    /// Sends a dispatch that the door must let in.
+    pub async fn send(&self, dispatch: &Dispatch) -> Stream {
+        let answer = self.post(serde_json::to_vec(dispatch).unwrap(), TOKEN).await;
+        assert_eq!(answer.status(), 200, "{}", answer.text().await.unwrap());
+        Stream { body: answer.bytes_stream().boxed(), text: String::new() }
+    }
+
+    pub fn url(&self, path: &str) -> String {
+        format!("{}{path}", self.address)
+    }
+
+    pub async fn get(&self, path: &str) -> reqwest::Response {
+        self.client.get(format!("{}{path}", self.address)).bearer_auth(TOKEN).send().await.unwrap()
+    }
+
+    pub async fn state(&self) -> ReplicaState {
+        self.get(STATE_PATH).await.json().await.unwrap()
+    }
+
+    /// Asks for the state until it is as wanted.
+    pub async fn state_becomes(&self, wanted: impl Fn(&ReplicaState) -> bool) -> ReplicaState {
+        let reached = async {
+            loop {
+                let state = self.state().await;
+                if wanted(&state) {
+                    return state;
+                }
+                tokio::task::yield_now().await;
+            }
+        };
+        match tokio::time::timeout(PATIENCE, reached).await {
+            Ok(state) => state,
+            Err(_) => panic!("the state never became as wanted; it is {:?}", self.state().await),
+        }
+    }
+
+    /// Whether a line of the metrics begins so and ends in this number.
+    pub async fn metric(&self, name: &str) -> f64 {
+        let text = self.get("/metrics").await.text().await.unwrap();
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.unwrap_or_else(|| panic!("{name} is not in\n{text}")).parse().unwrap()
+    }
+}
+
+/// Server-sent events of one generation. Dropping it closes the connection.
+pub struct Stream {
+    body: futures::stream::BoxStream<'static, reqwest::Result<bytes::Bytes>>,
+    text: String,
+}
+
+impl Stream {
+    pub async fn next(&mut self) -> Option<Event> {
+        loop {
+            if let Some(end) = self.text.find("\n\n") {
+                let block: String = self.text.drain(..end + 2).collect();
+                if let Some(data) = block.lines().find_map(|line| line.strip_prefix("data: ")) {
+                    let event: Event = serde_json::from_str(data).unwrap();
+                    let name = serde_json::to_value(&event).unwrap()["type"].as_str().unwrap().to_owned();
+                    assert!(block.contains(&format!("event: {name}\n")), "{block}");
+                    return Some(event);
+                }
+                continue;
+            }
+            let chunk = tokio::time::timeout(PATIENCE, self.body.next()).await.expect("the stream says nothing more")?;
+            self.text.push_str(std::str::from_utf8(&chunk.unwrap()).unwrap());
+        }
+    }
+
+    pub async fn until(&mut self, wanted: impl Fn(&Event) -> bool) -> Event {
+        while let Some(event) = self.next().await {
+            if wanted(&event) {
+                return event;
+            }
+        }
+        panic!("the stream ended without the wanted event");
+    }
+
+    pub async fn all(mut self) -> Vec<Event> {
+        let mut events = Vec::new();
+        while let Some(event) = self.next().await {
+            events.push(event);
+        }
+        events
+    }
+
+    pub async fn failure(self) -> (FailureReason, String) {
+        match self.all().await.pop() {
+            Some(Event::Failed(failure)) => (failure.reason, failure.message),
+            other => panic!("it did not fail: {other:?}"),
+        }
+    }
+
+    pub async fn done(self) -> Vec<Event> {
+        let events = self.all().await;
+        assert!(matches!(events.last(), Some(Event::Done { .. })), "{events:?}");
+        events
+    }
+}

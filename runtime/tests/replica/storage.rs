@@ -1,0 +1,72 @@
+//! The far side of uploads: keeps what is put, and answers what a test told it to.
+
+use std::collections::{HashMap, VecDeque};
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::routing::put;
+use runtime::picture::{Pixels, decode_png};
+use runtime_api::OutputTarget;
+
+#[derive(Debug, Default)]
+struct Kept {
+    files: HashMap<String, Vec<u8>>,
+    /// Answers to give before any file is kept.
+    refusals: VecDeque<StatusCode>,
+    attempts: usize,
+}
+
+#[derive(Clone, Debug)]
+pub struct Storage {
+    address: SocketAddr,
+    kept: Arc<Mutex<Kept>>,
+}
+
+impl Storage {
+    pub async fn start() -> Self {
+        let kept = Arc::<Mutex<Kept>>::default();
+        let app = Router::new().route("/{name}", put(keep)).with_state(Arc::clone(&kept));
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move { axum::serve(listener, app).await });
+        Self { address, kept }
+    }
+
+    pub fn target(&self, name: &str) -> OutputTarget {
+        OutputTarget { put_url: format!("http://{}/{name}?signature=secret", self.address) }
+    }
+
+    pub fn refuse(&self, statuses: &[StatusCode]) {
+        self.kept.lock().unwrap().refusals.extend(statuses);
+    }
+
+    pub fn attempts(&self) -> usize {
+        self.kept.lock().unwrap().attempts
+    }
+
+    pub fn picture(&self, name: &str) -> Option<(Pixels, Vec<(String, String)>)> {
+        self.kept.lock().unwrap().files.get(name).map(|file| decode_png(file).unwrap())
+    }
+
+    pub fn pixels(&self, name: &str) -> Pixels {
+        self.picture(name).unwrap_or_else(|| panic!("{name} was not stored")).0
+    }
+}
+
+async fn keep(State(kept): State<Arc<Mutex<Kept>>>, Path(name): Path<String>, headers: HeaderMap, body: Bytes) -> StatusCode {
+    let mut kept = kept.lock().unwrap();
+    kept.attempts += 1;
+    if let Some(status) = kept.refusals.pop_front() {
+        return status;
+    }
+    if headers.get("content-type").is_none_or(|value| value != "image/png") || headers.get("if-none-match").is_none_or(|value| value != "*")
+    {
+        return StatusCode::BAD_REQUEST;
+    }
+    kept.files.insert(name, body.to_vec());
+    StatusCode::CREATED
+}
