@@ -66,7 +66,8 @@ mod tests {
     fn an_hour_at_full_speed_passes_the_rate_and_one_burst() {
         let limiter = RateLimiter::default();
         let start = Instant::now();
-        let passed = (0..36_000u32).filter(|tenth| limiter.check(TENANT, 60, 20, start + Duration::from_millis(100) * *tenth).is_ok()).count();
+        let passed =
+            (0..36_000u32).filter(|tenth| limiter.check(TENANT, 60, 20, start + Duration::from_millis(100) * *tenth).is_ok()).count();
         assert_eq!(passed, 60 * 60 + 19);
     }
 

@@ -1,5 +1,6 @@
 //! The command line: what each subcommand takes, and how it is run.
 
+use std::io::IsTerminal;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -109,7 +110,12 @@ impl CommandLine {
 fn log_to_standard_error() {
     let filter = EnvFilter::try_from_env("EMULSION_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
     // A second subscriber, as in tests, is no reason to fail.
-    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).try_init();
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_target(false)
+        .try_init();
 }
 
 /// As manifests spell spans of time; a bare number is seconds.

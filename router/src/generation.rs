@@ -58,7 +58,9 @@ pub enum State {
     /// Held by the router: its replica starts, or it waits its turn.
     Queued,
     /// A replica works on it. `progress` in 0…1.
-    Running { progress: f32 },
+    Running {
+        progress: f32,
+    },
     Succeeded,
     Failed(Failure),
     /// By the caller, or because the caller went away.
@@ -88,7 +90,11 @@ pub struct StartReport {
 #[derive(Clone, Debug)]
 pub enum Progress {
     /// Image `image` has a preview; `index` counts them from 0.
-    Preview { image: u32, index: u32, png_base64: String },
+    Preview {
+        image: u32,
+        index: u32,
+        png_base64: String,
+    },
     Changed(State),
 }
 

@@ -5,7 +5,9 @@ use std::time::Duration;
 /// Every way in which the house says no. The display text is for people and tells the way out.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum Refusal {
-    #[error("API key required: send it as body field \"key\", as \"Authorization: Bearer KEY\", as header \"key\" or \"X-API-Key\", or as query parameter \"key\"")]
+    #[error(
+        "API key required: send it as body field \"key\", as \"Authorization: Bearer KEY\", as header \"key\" or \"X-API-Key\", or as query parameter \"key\""
+    )]
     KeyMissing,
     #[error("Invalid API key")]
     KeyInvalid,

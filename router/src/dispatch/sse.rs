@@ -117,4 +117,20 @@ mod tests {
     fn bytes_that_are_no_text_are_refused() {
         assert_eq!(SseParser::default().push(b"data: \xff\n"), Err(SseError::NotUtf8));
     }
+
+    #[test]
+    fn whatever_arrives_is_cut_alike_and_held_within_the_limit() {
+        bolero::check!().with_type::<(Vec<u8>, u8)>().for_each(|(bytes, cut)| {
+            let (first, second) = bytes.split_at(usize::from(*cut).min(bytes.len()));
+            let whole = SseParser::with_limit(64).push(bytes);
+            let mut parser = SseParser::with_limit(64);
+            let parts = parser.push(first).and_then(|mut events| {
+                events.extend(parser.push(second)?);
+                Ok(events)
+            });
+            assert_eq!(whole, parts);
+            // Line ends within the data come on top of what is counted.
+            assert!(parts.is_err() || parts.is_ok_and(|events| events.iter().all(|event| event.len() <= 128)));
+        });
+    }
 }

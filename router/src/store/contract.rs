@@ -7,7 +7,7 @@ use runtime_api::{Failure, FailureReason, ImageRequest};
 use uuid::Uuid;
 
 use super::sqlite::SqliteStore;
-use super::{AdmitError, Admission, Allowance, Caller, Entry, KeyHash, Outcome, Store};
+use super::{Admission, AdmitError, Allowance, Caller, Entry, KeyHash, Outcome, Store};
 use crate::generation::{Mode, StartReport};
 
 const KEY: KeyHash = KeyHash([7; 32]);
@@ -109,10 +109,9 @@ async fn public_ids_are_positive_and_rise_within_a_tenant(store: &dyn Store) {
 
 async fn quota_turns_down_the_call_after_the_last_one(store: &dyn Store) {
     let caller = tenant(store).await;
-    for (allowance, window) in [
-        (Allowance { calls_per_day: Some(2), ..UNLIMITED }, "day"),
-        (Allowance { calls_per_month: Some(2), ..UNLIMITED }, "month"),
-    ] {
+    for (allowance, window) in
+        [(Allowance { calls_per_day: Some(2), ..UNLIMITED }, "day"), (Allowance { calls_per_month: Some(2), ..UNLIMITED }, "month")]
+    {
         while store.usage(caller.tenant).await.expect("the store answers").calls_today < 2 {
             store.admit(&admission(&caller, allowance)).await.expect("two calls are allowed");
         }

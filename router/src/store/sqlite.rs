@@ -9,7 +9,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, Sq
 use sqlx::{Row, SqlitePool};
 use uuid::Uuid;
 
-use super::{AdmitError, Admission, Allowance, Caller, Entry, KeyHash, Outcome, Store, StoreError, Usage};
+use super::{Admission, AdmitError, Allowance, Caller, Entry, KeyHash, Outcome, Store, StoreError, Usage};
 use crate::generation::{Mode, StartReport};
 
 /// SQLite has one writer at a time; more connections only serve readers.
@@ -233,9 +233,10 @@ async fn check_queue(connection: &mut SqliteConnection, admission: &Admission) -
 }
 
 async fn check_quota(connection: &mut SqliteConnection, tenant: Uuid, allowance: &Allowance, windows: &Windows) -> Result<(), AdmitError> {
-    for (limit, period, window, retry_after) in
-        [(allowance.calls_per_day, &windows.day, "day", windows.day_left), (allowance.calls_per_month, &windows.month, "month", windows.month_left)]
-    {
+    for (limit, period, window, retry_after) in [
+        (allowance.calls_per_day, &windows.day, "day", windows.day_left),
+        (allowance.calls_per_month, &windows.month, "month", windows.month_left),
+    ] {
         let Some(calls) = limit else { continue };
         let used: Option<i64> = sqlx::query_scalar("select calls from usage where tenant = ? and period = ?")
             .bind(tenant.as_bytes().as_slice())
@@ -251,11 +252,12 @@ async fn check_quota(connection: &mut SqliteConnection, tenant: Uuid, allowance:
 }
 
 async fn insert_entry(connection: &mut SqliteConnection, admission: &Admission, windows: &Windows) -> Result<Entry, StoreError> {
-    let tenant = sqlx::query("update tenants set next_public_id = next_public_id + 1 where id = ? returning next_public_id - 1 as public_id, plan")
-        .bind(admission.tenant.as_bytes().as_slice())
-        .fetch_optional(&mut *connection)
-        .await?
-        .ok_or_else(|| StoreError::Corrupt(format!("no tenant {}", admission.tenant)))?;
+    let tenant =
+        sqlx::query("update tenants set next_public_id = next_public_id + 1 where id = ? returning next_public_id - 1 as public_id, plan")
+            .bind(admission.tenant.as_bytes().as_slice())
+            .fetch_optional(&mut *connection)
+            .await?
+            .ok_or_else(|| StoreError::Corrupt(format!("no tenant {}", admission.tenant)))?;
     let public_id: i32 = tenant.try_get("public_id")?;
     let accepted_at_ms: i64 = sqlx::query_scalar(
         "insert into generations (id, tenant, public_id, router, request, samples, mode, dialect, track_id, accepted_at_ms, day, month)
