@@ -16,6 +16,8 @@
 //!
 //! This crate knows no client, no async runtime and no HTTP; it reads no file.
 
+#![expect(clippy::duplicated_attributes, reason = "each printer column is an attribute of its own, and columns share their types")]
+
 pub mod condition;
 pub mod demand;
 pub mod manifest;

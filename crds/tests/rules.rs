@@ -184,9 +184,9 @@ fn what_is_absent_gets_its_default() {
 fn a_model_keeps_its_id() {
     let model = |change: Value| -> ModelDeployment { serde_json::from_value(document(MODEL, &change)).unwrap() };
     let (named, renamed, unnamed) = (model(json!({"modelId": "a"})), model(json!({"modelId": "b"})), model(json!({})));
-    let fixed = Violation { path: "spec".to_owned(), message: rule::MODEL_ID_FIXED.message.to_owned() };
-    assert_eq!(renamed.validate_update(&named), [fixed.clone()]);
-    assert_eq!(unnamed.validate_update(&named), [fixed]);
+    let fixed = [Violation { path: "spec".to_owned(), message: rule::MODEL_ID_FIXED.message.to_owned() }];
+    assert_eq!(renamed.validate_update(&named), fixed);
+    assert_eq!(unnamed.validate_update(&named), fixed);
     assert_eq!(named.validate_update(&named), []);
     assert_eq!(renamed.validate(), [], "a new object has no id to keep");
 }

@@ -1,0 +1,51 @@
+//! The operator's metrics, and whether it is ready: one value that loop and listener share.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+
+use prometheus::{Encoder, IntCounterVec, Opts, Registry, TextEncoder};
+
+/// Counters of the reconcile loop, and readiness.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    registry: Registry,
+    /// Ended reconciliations by result: `applied`, `unchanged`, `unreadable`, `failed`.
+    pub reconciliations: IntCounterVec,
+    is_ready: Arc<AtomicBool>,
+}
+
+impl Metrics {
+    /// Counters at zero, not ready.
+    ///
+    /// # Errors
+    /// If a metric's name is taken, which is a mistake in this file.
+    pub fn new() -> Result<Self, prometheus::Error> {
+        let registry = Registry::new();
+        let options = Opts::new("emulsion_operator_reconciliations_total", "Ended reconciliations of ModelDeployments by result.");
+        let reconciliations = IntCounterVec::new(options, &["result"])?;
+        registry.register(Box::new(reconciliations.clone()))?;
+        Ok(Self { registry, reconciliations, is_ready: Arc::default() })
+    }
+
+    /// The first list of objects is complete.
+    pub fn set_ready(&self) {
+        self.is_ready.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the first list of objects is complete.
+    pub fn is_ready(&self) -> bool {
+        self.is_ready.load(Ordering::Relaxed)
+    }
+
+    /// All metrics in Prometheus' text format.
+    ///
+    /// # Errors
+    /// If a metric cannot be written as text.
+    pub fn text(&self) -> Result<Vec<u8>, prometheus::Error> {
+        let mut text = Vec::new();
+        TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
+        Ok(text)
+    }
+}
