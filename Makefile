@@ -16,8 +16,9 @@ DATA_DIR ?= data
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-build: ## build the router and the runtime
-	cargo build --locked -p router -p runtime
+# Always the whole workspace: building single packages would compile their dependencies again, with other features.
+build: ## build everything
+	cargo build --locked --workspace --all-targets
 
 run: build ## build and start everything on this machine: no cluster, no database server, no GPU
 	@exec $(BIN)/emulsion-router local --listen $(LISTEN) --data-dir $(DATA_DIR) --manifests models
