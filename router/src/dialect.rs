@@ -27,7 +27,7 @@ pub struct Answer {
     pub status: StatusCode,
     /// Sent as `Retry-After`, in whole seconds.
     pub retry_after: Option<Duration>,
-    /// False where trying again cannot help although the status is a 5xx; sent as `x-should-retry: false`, which OpenAI's clients obey.
+    /// False where trying again cannot help, even if the status looks so; sent as `x-should-retry: false`, which OpenAI's clients obey.
     pub retry_helps: bool,
     pub body: Value,
 }

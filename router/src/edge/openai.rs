@@ -21,7 +21,7 @@ use crate::store::Caller;
 
 /// This dialect knows no "processing": the call is held until the images are there. The house gives a request up long before this; should
 /// it ever not, the connection ends here and the request with it.
-const HOLD_LIMIT: Duration = Duration::from_secs(30 * 60);
+const HOLD_LIMIT: Duration = Duration::from_secs(60 * 60);
 /// What such a caller is told.
 const TRY_AGAIN_AFTER: Duration = Duration::from_secs(30);
 

@@ -15,7 +15,7 @@ pub(super) fn respond(answer: Answer) -> Response {
     if let Some(after) = &answer.retry_after {
         headers.insert(RETRY_AFTER, HeaderValue::from(seconds(after)));
     }
-    if answer.status.is_server_error() && !answer.retry_helps || answer.status.as_u16() == 429 && !answer.retry_helps {
+    if !answer.retry_helps {
         headers.insert("x-should-retry", HeaderValue::from_static("false"));
     }
     response

@@ -1,1 +1,6 @@
+//! The whole router behind real sockets, with a replica that draws one black picture: what clients send and get, call by call.
 
+mod bad_input;
+mod modelslab;
+mod openai;
+mod stage;

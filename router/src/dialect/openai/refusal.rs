@@ -62,12 +62,18 @@ pub fn refuse(refusal: &Refusal) -> Answer {
     };
     // A quota is used until its window ends: retrying now, as these clients do, only costs.
     let retry_helps = !matches!(refusal, Refusal::QuotaUsed { .. } | Refusal::ModelNotReady { .. });
-    let param = match refusal {
-        Refusal::Invalid { field, .. } => Some(field.as_str()),
-        Refusal::ModelUnknown { .. } => Some("model"),
-        _ => None,
-    };
-    Answer { status, retry_after, retry_helps, body: error_body(&refusal.to_string(), kind, param, code) }
+    let (param, message) = in_own_words(refusal);
+    Answer { status, retry_after, retry_helps, body: error_body(&message, kind, param, code) }
+}
+
+/// The field it is about and the message, with this dialect's name for the field.
+fn in_own_words(refusal: &Refusal) -> (Option<&str>, String) {
+    match refusal {
+        Refusal::Invalid { field, message } if field == "samples" => (Some("n"), message.replacen("samples", "n", 1)),
+        Refusal::Invalid { field, message } => (Some(field), message.clone()),
+        Refusal::ModelUnknown { .. } => (Some("model"), refusal.to_string()),
+        _ => (None, refusal.to_string()),
+    }
 }
 
 /// The answer to a call whose generation failed.
