@@ -6,6 +6,8 @@
 
 mod config;
 
+pub(crate) use config::read_text;
+
 pub use config::{Config, ConfigError};
 use serde_json::Value;
 
