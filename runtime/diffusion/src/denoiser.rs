@@ -1,0 +1,60 @@
+//! The network that predicts noise: what any architecture promises to the pipeline.
+//!
+//! The unit of work is a row: one prediction for one image. Rows of any requests whose [`BatchKey`] is equal run in one call; timestep,
+//! prompt and everything else that is not a shape may differ between them. This module knows no sampler, guidance or request.
+
+mod unet;
+mod unet_blocks;
+mod unet_config;
+
+use candle_core::{Result, Tensor};
+
+pub use unet::UNet;
+pub use unet_config::UNetConfig;
+
+use crate::conditioning::{Conditioning, ContextKeyValues};
+use crate::exec::Exec;
+
+/// One prediction that is asked for.
+#[derive(Clone, Copy, Debug)]
+pub struct Row<'a> {
+    /// [C, H, W] f32, scaled as the sampler wants the network to see it.
+    pub latents: &'a Tensor,
+    /// On the training schedule, 0 … 999; fractional for some samplers.
+    pub timestep: f32,
+    /// What to draw.
+    pub conditioning: &'a Conditioning,
+}
+
+/// What two rows need to have in common to share a call: the loaded model and the shape of their latents, nothing else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct BatchKey {
+    /// Which loaded model; unique in this process.
+    pub model: u64,
+    /// Channels, height and width of the latents.
+    pub latent_shape: [usize; 3],
+}
+
+impl BatchKey {
+    /// Positions of one row's latents: what the cost of a row grows with.
+    pub fn latent_pixels(&self) -> usize {
+        self.latent_shape[1].saturating_mul(self.latent_shape[2])
+    }
+}
+
+/// A network that predicts, for rows of latents, what the sampler needs (noise, velocity, …).
+pub trait Denoiser: Send + Sync + std::fmt::Debug {
+    /// What no timestep changes: text states [1, S, D] in the compute dtype → keys and values.
+    ///
+    /// # Errors
+    /// When the shapes do not fit.
+    fn prepare(&self, states: &Tensor, exec: &Exec) -> Result<ContextKeyValues>;
+
+    /// The raw predictions [B, C, H, W] in f32 for B rows of one [`BatchKey`].
+    ///
+    /// On the CPU in f32, the bits of a row do not depend on the others.
+    ///
+    /// # Errors
+    /// When there is no row, or the shapes do not fit.
+    fn forward(&self, rows: &[Row<'_>], exec: &Exec) -> Result<Tensor>;
+}

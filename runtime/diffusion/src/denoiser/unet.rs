@@ -1,0 +1,87 @@
+//! `UNet2DConditionModel` of diffusers, as Stable Diffusion 1.x and 2.x use it (Rombach et al. 2022).
+
+use candle_core::{DType, Result, Tensor};
+
+use super::unet_blocks::{Call, ContextCounter, DownBlock, Middle, UpBlock};
+use super::{Denoiser, Row, UNetConfig};
+use crate::conditioning::ContextKeyValues;
+use crate::exec::Exec;
+use crate::layers::Built;
+use crate::layers::{Conv2d, GroupNorm, Parameters, SinusoidOptions, TimestepEmbedding, timestep_sinusoid};
+
+/// The network with its parameters.
+#[derive(Clone, Debug)]
+pub struct UNet {
+    sinusoid: SinusoidOptions,
+    sinusoid_features: usize,
+    time_embedding: TimestepEmbedding,
+    conv_in: Conv2d,
+    down_blocks: Vec<DownBlock>,
+    middle: Option<Middle>,
+    up_blocks: Vec<UpBlock>,
+    norm_out: GroupNorm,
+    conv_out: Conv2d,
+}
+
+impl UNet {
+    /// Builds the network from parameters in diffusers' names.
+    ///
+    /// # Errors
+    /// When a parameter is missing or has another shape.
+    pub fn new(config: &UNetConfig, parameters: &Parameters<'_>) -> Built<Self> {
+        let (first, count) = (config.levels[0].channels, config.levels.len());
+        let mut counter = ContextCounter::default();
+        let mut down_blocks = Vec::with_capacity(count);
+        for at in 0..count {
+            down_blocks.push(DownBlock::new(config, at, &mut counter, &parameters.at("down_blocks").at(at))?);
+        }
+        let middle = Middle::new(config, &mut counter, &parameters.at("mid_block"))?;
+        let mut up_blocks = Vec::with_capacity(count);
+        for (i, at) in (0..count).rev().enumerate() {
+            up_blocks.push(UpBlock::new(config, at, &mut counter, &parameters.at("up_blocks").at(i))?);
+        }
+        Ok(Self {
+            sinusoid: config.sinusoid,
+            sinusoid_features: first,
+            time_embedding: TimestepEmbedding::new(first, config.time_features, &parameters.at("time_embedding"))?,
+            conv_in: Conv2d::three(config.in_channels, first, &parameters.at("conv_in"))?,
+            down_blocks,
+            middle,
+            up_blocks,
+            norm_out: GroupNorm::new(first, config.groups, config.epsilon, &parameters.at("conv_norm_out"))?,
+            conv_out: Conv2d::three(first, config.out_channels, &parameters.at("conv_out"))?,
+        })
+    }
+}
+
+impl Denoiser for UNet {
+    fn prepare(&self, states: &Tensor, exec: &Exec) -> Result<ContextKeyValues> {
+        let mut context = Vec::new();
+        self.down_blocks.iter().try_for_each(|block| block.key_values(states, exec, &mut context))?;
+        self.middle.iter().try_for_each(|block| block.key_values(states, exec, &mut context))?;
+        self.up_blocks.iter().try_for_each(|block| block.key_values(states, exec, &mut context))?;
+        Ok(context)
+    }
+
+    fn forward(&self, rows: &[Row<'_>], exec: &Exec) -> Result<Tensor> {
+        let latents: Vec<&Tensor> = rows.iter().map(|row| row.latents).collect();
+        let timesteps: Vec<f32> = rows.iter().map(|row| row.timestep).collect();
+        let sinusoid = timestep_sinusoid(&timesteps, self.sinusoid_features, self.sinusoid, &exec.device)?;
+        let time_silu = self.time_embedding.forward_silu(&sinusoid, exec.compute, exec)?;
+        let contexts = rows.iter().map(|row| row.conditioning.context.as_ref()).collect();
+        let call = Call { time_silu: &time_silu, contexts, exec };
+
+        let mut x = self.conv_in.forward(&Tensor::stack(&latents, 0)?.to_dtype(exec.compute)?, exec)?;
+        let mut skips = vec![x.clone()];
+        for block in &self.down_blocks {
+            x = block.forward(x, &mut skips, &call)?;
+        }
+        if let Some(middle) = &self.middle {
+            x = middle.forward(&x, &call)?;
+        }
+        for block in &self.up_blocks {
+            x = block.forward(x, &mut skips, &call)?;
+        }
+        self.conv_out.forward(&self.norm_out.forward_silu(&x, exec)?, exec)?.to_dtype(DType::F32)
+    }
+}

@@ -1,0 +1,301 @@
+//! A model folder in diffusers' layout: opened and checked, then loaded.
+//!
+//! ```text
+//! ModelFolder::open(dir)     configurations parsed, headers read, every tensor's shape compared; no tensor is allocated
+//!        │ load(device, dtype, progress)      text encoder → denoiser → VAE
+//!        ▼
+//!      Model                 immutable, shared by all requests
+//! ```
+//! This module knows which files make a model, and no request.
+
+mod error;
+mod files;
+mod inspection;
+mod sources;
+
+use std::cell::RefCell;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use candle_core::{DType, Device};
+use serde_json::Map;
+
+pub use error::ModelError;
+pub use inspection::{ComponentInspection, Inspection, TensorInspection};
+
+use crate::denoiser::Denoiser;
+use crate::exec::Exec;
+use crate::family::{self, Defaults, ModelSpec, PARTS, Part};
+use crate::json::Config;
+use crate::sampler;
+use crate::text::PromptEncoder;
+use crate::tokenizer::Tokenizer;
+use crate::vae::Vae;
+use crate::weights::{SafetensorsFolder, WeightSource, open_component};
+use sources::{FileSource, ShapeRecorder};
+
+/// diffusers' pipelines ask for sides divisible by this, whatever the VAE's scale.
+const PIPELINE_SIZE_MULTIPLE: usize = 8;
+/// The longest side of an image, in pixels: beyond this, attention over all positions costs more than any deadline allows.
+pub const MAX_SIDE_PIXELS: usize = 2048;
+/// The most images of one request.
+pub const MAX_SAMPLES: usize = 64;
+
+/// How far loading has come; told before each part and after each tensor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LoadProgress {
+    /// The part's folder.
+    pub component: &'static str,
+    /// Bytes of all parts read so far, as stored.
+    pub bytes: u64,
+    /// Bytes of all parts, as stored.
+    pub total_bytes: u64,
+}
+
+/// What sizes and numbers a request may ask for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Both sides are multiples of this, in pixels.
+    pub size_multiple: usize,
+    /// The longest side, in pixels.
+    pub max_side_pixels: usize,
+    /// Images of one request.
+    pub max_samples: usize,
+    /// Solver steps of one image.
+    pub max_steps: usize,
+    /// The largest `clip_skip`.
+    pub max_clip_skip: usize,
+}
+
+/// A folder whose files were read as far as needed to know that they make a model.
+#[derive(Debug)]
+pub struct ModelFolder {
+    folder: PathBuf,
+    spec: Box<dyn ModelSpec>,
+    scheduler: Config,
+    parts: Vec<OpenPart>,
+    digest: OnceLock<String>,
+}
+
+#[derive(Debug)]
+struct OpenPart {
+    part: Part,
+    weights: SafetensorsFolder,
+}
+
+impl ModelFolder {
+    /// Opens a folder: parses its configurations, reads the headers of its weights, and compares every shape.
+    ///
+    /// # Errors
+    /// [`ModelError`] naming the file and what is wrong with it. All tensors that do not fit are named at once.
+    pub fn open(folder: &Path) -> Result<Self, ModelError> {
+        if !folder.is_dir() {
+            return Err(ModelError::NotAFolder { path: folder.to_path_buf() });
+        }
+        let model_index = Config::open(folder.join("model_index.json"))?;
+        let spec = family::detect(&model_index)?.read(folder)?;
+        let scheduler = Config::open(folder.join("scheduler/scheduler_config.json"))?;
+        sampler::from_config(&scheduler, None, &Map::new())?;
+        let parts = PARTS.into_iter().map(|part| OpenPart::open(folder, part, spec.as_ref())).collect::<Result<_, _>>()?;
+        let open = Self { folder: folder.to_path_buf(), spec, scheduler, parts, digest: OnceLock::new() };
+        open.open_tokenizer()?;
+        Ok(open)
+    }
+
+    /// What the folder holds.
+    pub fn inspect(&self) -> Inspection {
+        Inspection::of_open(self)
+    }
+
+    /// SHA-256 in hex over configurations, vocabularies and weights with their names: what decides an image besides the request.
+    /// Files are streamed; the result is kept.
+    ///
+    /// # Errors
+    /// [`ModelError`] when a file cannot be read.
+    pub fn digest(&self) -> Result<String, ModelError> {
+        if let Some(digest) = self.digest.get() {
+            return Ok(digest.clone());
+        }
+        let weights = self.parts.iter().flat_map(|part| part.weights.index().files());
+        let digest = files::digest(&self.folder, weights)?;
+        Ok(self.digest.get_or_init(|| digest).clone())
+    }
+
+    /// Bytes of all weights, as stored.
+    pub fn stored_bytes(&self) -> u64 {
+        self.parts.iter().map(|part| part.weights.index().bytes()).sum()
+    }
+
+    /// Reads the weights onto `device` in `dtype` (whatever float they are stored as), in the order text encoder → denoiser → VAE.
+    ///
+    /// # Errors
+    /// [`ModelError`] when a file cannot be read or the device refuses a tensor.
+    pub fn load(&self, device: &Device, dtype: DType, progress: &mut dyn FnMut(LoadProgress)) -> Result<Model, ModelError> {
+        let exec = Exec::inference(device, dtype);
+        let read = RefCell::new((0, progress));
+        let total_bytes = self.stored_bytes();
+        let source = |part: &Part| {
+            let open = self.parts.iter().find(|open| open.part == *part).ok_or(ModelError::MissingPart { part: part.folder })?;
+            let report = |bytes: u64| {
+                let mut read = read.borrow_mut();
+                read.0 += bytes;
+                let now = LoadProgress { component: open.part.folder, bytes: read.0, total_bytes };
+                (read.1)(now);
+            };
+            report(0);
+            Ok::<_, ModelError>(FileSource { weights: &open.weights, exec: &exec, report: Box::new(report) })
+        };
+        let [text_part, denoiser_part, vae_part] = &PARTS;
+        let tokenizer = self.open_tokenizer()?;
+        let text_encoder = self.spec.text_encoder(&source(text_part)?)?;
+        let denoiser = self.spec.denoiser(&source(denoiser_part)?)?;
+        let vae = self.spec.vae(&source(vae_part)?)?;
+        let elements: u64 = self.parts.iter().flat_map(|part| part.weights.index().iter()).map(|(_, info)| info.elements()).sum();
+        Ok(Model {
+            id: next_model_id(),
+            family: self.spec.family(),
+            digest: self.digest()?,
+            bytes: elements * dtype.size_in_bytes() as u64,
+            defaults: self.spec.defaults(),
+            latent_channels: self.spec.latent_channels(),
+            latent_scale: self.spec.latent_scale(),
+            text: PromptEncoder::new(tokenizer, text_encoder),
+            scheduler: self.scheduler.clone(),
+            denoiser,
+            vae,
+            exec,
+        })
+    }
+
+    /// Also checks that the encoder has a row for every token and every position: an index out of range is no error of a request.
+    fn open_tokenizer(&self) -> Result<Tokenizer, ModelError> {
+        let tokenizer = Tokenizer::open(&self.folder.join("tokenizer"))?;
+        let mismatch = |reason| Err(ModelError::TokenizerMismatch { reason });
+        if tokenizer.max_id() as usize >= self.spec.text_vocabulary() {
+            let (largest, rows) = (tokenizer.max_id(), self.spec.text_vocabulary());
+            return mismatch(format!("its largest id is {largest}, the text encoder has {rows} embeddings"));
+        }
+        if tokenizer.model_max_length() > self.spec.text_tokens() {
+            let (longest, positions) = (tokenizer.model_max_length(), self.spec.text_tokens());
+            return mismatch(format!("it makes {longest} tokens, the text encoder has {positions} positions"));
+        }
+        Ok(tokenizer)
+    }
+}
+
+impl OpenPart {
+    fn open(folder: &Path, part: Part, spec: &dyn ModelSpec) -> Result<Self, ModelError> {
+        let weights = open_component(&folder.join(part.folder))?;
+        let mismatch = |source| ModelError::Mismatch { part: part.folder, source };
+        ShapeRecorder::of(weights.index(), part, spec).and_then(|expected| expected.check(weights.index())).map_err(mismatch)?;
+        Ok(Self { part, weights })
+    }
+}
+
+/// Distinguishes loaded models, also those of equal content, since rows of one call must share one set of tensors.
+fn next_model_id() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}
+
+/// A loaded model: immutable, shared by all requests.
+#[derive(Debug)]
+pub struct Model {
+    id: u64,
+    family: &'static str,
+    digest: String,
+    bytes: u64,
+    defaults: Defaults,
+    latent_channels: usize,
+    latent_scale: usize,
+    text: PromptEncoder,
+    scheduler: Config,
+    denoiser: Box<dyn Denoiser>,
+    vae: Vae,
+    exec: Exec,
+}
+
+impl Model {
+    /// Distinguishes loaded models within this process.
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// The family's name, as manifests spell it.
+    pub fn family(&self) -> &'static str {
+        self.family
+    }
+
+    /// See [`ModelFolder::digest`].
+    pub fn digest(&self) -> &str {
+        &self.digest
+    }
+
+    /// Bytes of the parameters on the device.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// What requests get where they do not say.
+    pub fn defaults(&self) -> Defaults {
+        self.defaults
+    }
+
+    /// What sizes and numbers a request may ask for.
+    pub fn limits(&self) -> Limits {
+        Limits {
+            size_multiple: self.size_multiple(),
+            max_side_pixels: MAX_SIDE_PIXELS,
+            max_samples: MAX_SAMPLES,
+            max_steps: sampler::MAX_STEPS,
+            max_clip_skip: self.text.max_clip_skip(),
+        }
+    }
+
+    /// Both sides of an image are multiples of this, in pixels.
+    pub fn size_multiple(&self) -> usize {
+        // Both are powers of two.
+        self.latent_scale.max(PIPELINE_SIZE_MULTIPLE)
+    }
+
+    /// The class name of the folder's own scheduler.
+    pub fn default_sampler(&self) -> &str {
+        self.scheduler.class_name().ok().flatten().unwrap_or_default()
+    }
+
+    /// The folder's scheduler configuration.
+    pub fn scheduler(&self) -> &Config {
+        &self.scheduler
+    }
+
+    /// Channels of the latents.
+    pub fn latent_channels(&self) -> usize {
+        self.latent_channels
+    }
+
+    /// Pixels per latent position, along each side.
+    pub fn latent_scale(&self) -> usize {
+        self.latent_scale
+    }
+
+    /// The text encoder with its tokenizer.
+    pub fn text(&self) -> &PromptEncoder {
+        &self.text
+    }
+
+    /// The network that predicts noise.
+    pub fn denoiser(&self) -> &dyn Denoiser {
+        self.denoiser.as_ref()
+    }
+
+    /// The autoencoder.
+    pub fn vae(&self) -> &Vae {
+        &self.vae
+    }
+
+    /// How the model is run.
+    pub fn exec(&self) -> &Exec {
+        &self.exec
+    }
+}

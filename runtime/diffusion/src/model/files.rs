@@ -1,0 +1,54 @@
+//! The files that decide an image, and their digest.
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest, Sha256};
+
+use super::ModelError;
+
+/// Files besides the weights. Those that a folder does not have are left out.
+const CONFIGURATION_FILES: [&str; 10] = [
+    "model_index.json",
+    "scheduler/scheduler_config.json",
+    "text_encoder/config.json",
+    "tokenizer/added_tokens.json",
+    "tokenizer/merges.txt",
+    "tokenizer/special_tokens_map.json",
+    "tokenizer/tokenizer_config.json",
+    "tokenizer/vocab.json",
+    "unet/config.json",
+    "vae/config.json",
+];
+
+/// How much of a file is in memory at once.
+const CHUNK_BYTES: usize = 1 << 20;
+
+/// SHA-256 in hex over name, length and content of every file, in the order of the names.
+pub(super) fn digest<'a>(folder: &Path, weights: impl Iterator<Item = &'a PathBuf>) -> Result<String, ModelError> {
+    let configurations = CONFIGURATION_FILES.iter().map(|name| folder.join(name)).filter(|path| path.is_file());
+    let files: BTreeSet<PathBuf> = configurations.chain(weights.cloned()).collect();
+    let mut hasher = Sha256::new();
+    for path in files {
+        let name = path.strip_prefix(folder).unwrap_or(&path).to_string_lossy().into_owned();
+        add(&mut hasher, &name, &path).map_err(|source| ModelError::Read { path: path.clone(), source })?;
+    }
+    Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+fn add(hasher: &mut Sha256, name: &str, path: &Path) -> std::io::Result<()> {
+    let mut file = File::open(path)?;
+    // Lengths keep the border between one file and the next from being moved.
+    hasher.update((name.len() as u64).to_le_bytes());
+    hasher.update(name.as_bytes());
+    hasher.update(file.metadata()?.len().to_le_bytes());
+    let mut chunk = vec![0; CHUNK_BYTES];
+    loop {
+        match file.read(&mut chunk)? {
+            0 => return Ok(()),
+            count => hasher.update(&chunk[..count]),
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! What a folder holds and whether it would load, for people and programs.
+
+use std::path::Path;
+
+use serde::Serialize;
+
+use super::{ModelFolder, OpenPart};
+use crate::family::{self, PARTS};
+use crate::json::Config;
+use crate::weights::{TensorIndex, WeightSource, open_component};
+
+/// What a model folder holds.
+#[derive(Clone, Debug, Serialize)]
+pub struct Inspection {
+    /// The family, where it is known.
+    pub family: Option<String>,
+    /// Bytes of all weights, as stored.
+    pub bytes: u64,
+    /// See [`ModelFolder::digest`]; only where the folder would load.
+    pub digest: Option<String>,
+    /// Why it would not load; empty where it would.
+    pub problems: Vec<String>,
+    /// Its parts, in the order they are loaded.
+    pub components: Vec<ComponentInspection>,
+}
+
+/// One part of a model.
+#[derive(Clone, Debug, Serialize)]
+pub struct ComponentInspection {
+    /// The part's folder.
+    pub name: String,
+    /// Bytes of its weights, as stored.
+    pub bytes: u64,
+    /// In the order of their names.
+    pub tensors: Vec<TensorInspection>,
+}
+
+/// One tensor.
+#[derive(Clone, Debug, Serialize)]
+pub struct TensorInspection {
+    /// Its path.
+    pub name: String,
+    /// As stored, in safetensors' spelling.
+    pub dtype: String,
+    /// Its shape.
+    pub shape: Vec<usize>,
+}
+
+impl Inspection {
+    /// Looks at any folder, also one that would not load: what can be read is told, what is wrong is a problem.
+    pub fn of(folder: &Path) -> Self {
+        match ModelFolder::open(folder) {
+            Ok(open) => Self::of_open(&open),
+            Err(error) => {
+                let detected = Config::open(folder.join("model_index.json")).and_then(|index| family::detect(&index));
+                let weights = PARTS.iter().filter_map(|part| Some((part, open_component(&folder.join(part.folder)).ok()?)));
+                let components: Vec<_> = weights.map(|(part, weights)| component(part.folder, weights.index())).collect();
+                Self {
+                    family: detected.ok().map(|family| family.name().to_owned()),
+                    bytes: components.iter().map(|component| component.bytes).sum(),
+                    digest: None,
+                    problems: vec![error.to_string()],
+                    components,
+                }
+            }
+        }
+    }
+
+    pub(super) fn of_open(open: &ModelFolder) -> Self {
+        let (digest, problems) = match open.digest() {
+            Ok(digest) => (Some(digest), Vec::new()),
+            Err(error) => (None, vec![error.to_string()]),
+        };
+        let component = |open: &OpenPart| component(open.part.folder, open.weights.index());
+        Self {
+            family: Some(open.spec.family().to_owned()),
+            bytes: open.stored_bytes(),
+            digest,
+            problems,
+            components: open.parts.iter().map(component).collect(),
+        }
+    }
+}
+
+fn component(name: &str, index: &TensorIndex) -> ComponentInspection {
+    let tensors = index.iter().map(|(name, info)| TensorInspection {
+        name: name.to_owned(),
+        dtype: info.dtype.to_string(),
+        shape: info.shape.clone(),
+    });
+    ComponentInspection { name: name.to_owned(), bytes: index.bytes(), tensors: tensors.collect() }
+}

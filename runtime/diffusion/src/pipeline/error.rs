@@ -1,0 +1,116 @@
+use crate::sampler::{NoiseError, SamplerError};
+use crate::text::EncodeError;
+use crate::tokenizer::TokenizerError;
+
+/// Why an image was not made.
+#[derive(Debug, thiserror::Error)]
+pub enum PipelineError {
+    /// The request asks for something that cannot be: its maker's to mend.
+    #[error(transparent)]
+    InvalidRequest(#[from] InvalidRequest),
+    /// The latents hold infinities or NaN: the image is lost, its neighbours are not.
+    #[error(
+        "the latents are no longer finite after evaluation {evaluation} of {evaluations}; try another sampler, a lower guidance scale or f32"
+    )]
+    NotFinite {
+        /// Counted from 1.
+        evaluation: usize,
+        /// How many there are.
+        evaluations: usize,
+    },
+    /// The image was stepped after its last evaluation, or decoded before it.
+    #[error("the image has done {done} of {total} evaluations and cannot be asked for {asked}")]
+    OutOfOrder {
+        /// Evaluations done.
+        done: usize,
+        /// All evaluations.
+        total: usize,
+        /// What was asked for.
+        asked: &'static str,
+    },
+    /// The given noise does not suffice or has another shape.
+    #[error(transparent)]
+    Noise(#[from] NoiseError),
+    /// The engine failed.
+    #[error("the engine failed: {0}")]
+    Tensor(#[from] candle_core::Error),
+}
+
+impl PipelineError {
+    /// Whether the request is at fault, not the engine.
+    pub fn is_invalid_request(&self) -> bool {
+        matches!(self, Self::InvalidRequest(_) | Self::Noise(_))
+    }
+}
+
+/// What is wrong with a request.
+#[derive(Debug, thiserror::Error)]
+pub enum InvalidRequest {
+    /// A side that cannot be.
+    #[error("{name} is {value}; it must be a multiple of {multiple} from {multiple} to {limit}")]
+    Size {
+        /// width or height.
+        name: &'static str,
+        /// What was asked for, in pixels.
+        value: usize,
+        /// Sides are multiples of this, in pixels.
+        multiple: usize,
+        /// The longest side, in pixels.
+        limit: usize,
+    },
+    /// No image, or too many.
+    #[error("samples is {value}; it must be from 1 to {limit}")]
+    Samples {
+        /// What was asked for.
+        value: usize,
+        /// The most.
+        limit: usize,
+    },
+    /// A number that is not one, or out of bounds.
+    #[error("{name} is {value}; it must be {accepted}")]
+    Number {
+        /// The request's field.
+        name: &'static str,
+        /// What was asked for.
+        value: f64,
+        /// What would be accepted.
+        accepted: &'static str,
+    },
+    /// More layers skipped than there are.
+    #[error("clip_skip is {value}; this model's text encoder has {limit} layers")]
+    ClipSkip {
+        /// What was asked for.
+        value: usize,
+        /// The most.
+        limit: usize,
+    },
+    /// The sampler, its options or the step count.
+    #[error(transparent)]
+    Sampler(#[from] SamplerError),
+    /// A prompt that is not acceptable.
+    #[error("{field}: {source}")]
+    Prompt {
+        /// The request's field.
+        field: &'static str,
+        /// Why not.
+        source: TokenizerError,
+    },
+    /// Given latents of another shape.
+    #[error("the given initial latents have shape {found:?}; this request needs {expected:?}")]
+    LatentsShape {
+        /// The given shape.
+        found: Vec<usize>,
+        /// [n, c, h, w].
+        expected: Vec<usize>,
+    },
+}
+
+impl InvalidRequest {
+    /// A failed encoding is the request's fault only where the tokenizer refused the text.
+    pub(super) fn from_encoding(field: &'static str, error: EncodeError) -> PipelineError {
+        match error {
+            EncodeError::Tokenizer(source) => Self::Prompt { field, source }.into(),
+            EncodeError::Tensor(source) => source.into(),
+        }
+    }
+}

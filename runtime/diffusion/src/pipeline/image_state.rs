@@ -1,0 +1,67 @@
+//! One image on its way: all that persists between evaluations.
+
+use std::sync::Arc;
+
+use candle_core::Tensor;
+
+use crate::conditioning::Conditioning;
+use crate::denoiser::BatchKey;
+use crate::guidance::Guidance;
+use crate::model::Model;
+use crate::sampler::{Sampler, SamplerState, Schedule};
+
+/// What the samples of one request share.
+#[derive(Debug)]
+pub(super) struct Course {
+    pub(super) model: Arc<Model>,
+    pub(super) sampler: Arc<dyn Sampler>,
+    pub(super) schedule: Schedule,
+    pub(super) guidance: Guidance,
+    /// One for each of the guidance's branches, in their order.
+    pub(super) conditionings: Vec<Conditioning>,
+}
+
+/// One image: a number of evaluations done, and tensors. It can be moved, paused, and continued in any batch.
+#[derive(Clone, Debug)]
+pub struct ImageState {
+    pub(super) course: Arc<Course>,
+    pub(super) latents: Tensor,
+    pub(super) sampler_state: SamplerState,
+}
+
+impl ImageState {
+    /// Evaluations done, and all there are. Some samplers make two evaluations for a step.
+    pub fn progress(&self) -> (usize, usize) {
+        let first = self.sampler_state.first;
+        (self.sampler_state.at - first, self.course.schedule.num_evaluations() - first)
+    }
+
+    /// Whether it only needs decoding.
+    pub fn is_finished(&self) -> bool {
+        self.sampler_state.at >= self.course.schedule.num_evaluations()
+    }
+
+    /// [c, h, w] f32, as the sampler left them.
+    pub fn latents(&self) -> &Tensor {
+        &self.latents
+    }
+
+    /// The model it is made with.
+    pub fn model(&self) -> &Arc<Model> {
+        &self.course.model
+    }
+
+    /// Rows it brings to each call: one for each prediction that guidance asks for.
+    pub fn rows(&self) -> usize {
+        self.course.conditionings.len()
+    }
+
+    /// What it has in common with those it can share a call with.
+    pub fn batch_key(&self) -> BatchKey {
+        let mut latent_shape = [0; 3];
+        for (to, from) in latent_shape.iter_mut().zip(self.latents.dims()) {
+            *to = *from;
+        }
+        BatchKey { model: self.course.model.id(), latent_shape }
+    }
+}

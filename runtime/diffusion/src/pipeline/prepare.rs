@@ -1,0 +1,68 @@
+//! A request becomes images: everything that no evaluation changes is computed here, once.
+
+use std::sync::Arc;
+
+use candle_core::{DType, Tensor};
+use serde_json::{Map, Value};
+
+use super::image_state::Course;
+use super::{ImageState, InjectedTensors, InvalidRequest, PipelineError, Request};
+use crate::conditioning::Conditioning;
+use crate::guidance::{Branch, Guidance};
+use crate::model::Model;
+use crate::sampler::{self, NoiseStream, Sampler, SamplerState};
+
+/// The sampler that takes `eta`; diffusers' pipeline passes it to this one and no other.
+const SAMPLER_WITH_ETA: &str = "DDIMScheduler";
+
+/// One state per sample, all at evaluation 0, noise drawn from (seed, index of the sample).
+///
+/// # Errors
+/// [`PipelineError::InvalidRequest`] where the request asks for what cannot be; nothing has been computed then.
+pub fn prepare(model: &Arc<Model>, request: &Request, injected: &InjectedTensors) -> Result<Vec<ImageState>, PipelineError> {
+    request.check(model)?;
+    let [height, width] = request.latent_size(model);
+    let shape = [model.latent_channels(), height, width];
+    injected.check(&[request.samples, shape[0], shape[1], shape[2]])?;
+    let sampler = choose_sampler(model, request)?;
+    let schedule = sampler.schedule(request.num_inference_steps).map_err(InvalidRequest::Sampler)?;
+    let guidance = Guidance { scale: request.guidance_scale as f32, rescale: request.guidance_rescale as f32 };
+    let conditionings = guidance.branches().iter().map(|branch| condition(model, request, *branch));
+    let conditionings = conditionings.collect::<Result<_, _>>()?;
+
+    let init_noise_sigma = schedule.init_noise_sigma;
+    let course = Arc::new(Course { model: Arc::clone(model), sampler, schedule, guidance, conditionings });
+    let given: Arc<[Tensor]> = injected.noise.clone().into();
+    let image = |index: usize| {
+        let mut noise = match given.is_empty() {
+            true => NoiseStream::seeded(request.seed, index),
+            false => NoiseStream::given(Arc::clone(&given), index),
+        };
+        let unit = match &injected.latents_init {
+            Some(latents) => latents.get(index)?.to_dtype(DType::F32)?.contiguous()?,
+            None => noise.draw(&shape)?,
+        };
+        let latents = (unit.to_device(&model.exec().device)? * f64::from(init_noise_sigma))?;
+        Ok(ImageState { course: Arc::clone(&course), latents, sampler_state: SamplerState::new(0, noise) })
+    };
+    (0..request.samples).map(image).collect()
+}
+
+fn choose_sampler(model: &Model, request: &Request) -> Result<Arc<dyn Sampler>, InvalidRequest> {
+    let name = request.sampler.as_deref();
+    let mut options: Map<String, Value> = request.sampler_options.clone();
+    if name.unwrap_or(model.default_sampler()) == SAMPLER_WITH_ETA && request.eta > 0.0 {
+        options.insert("eta".to_owned(), request.eta.into());
+    }
+    Ok(sampler::from_config(model.scheduler(), name, &options)?)
+}
+
+/// As diffusers: `clip_skip` applies to the prompt alone.
+fn condition(model: &Model, request: &Request, branch: Branch) -> Result<Conditioning, PipelineError> {
+    let (field, text, skip) = match branch {
+        Branch::Positive => ("prompt", request.prompt.as_str(), request.clip_skip.unwrap_or(0)),
+        Branch::Negative => ("negative_prompt", request.negative_prompt.as_deref().unwrap_or(""), 0),
+    };
+    let states = model.text().encode(text, skip, model.exec()).map_err(|error| InvalidRequest::from_encoding(field, error))?;
+    Ok(Conditioning { context: Arc::new(model.denoiser().prepare(&states, model.exec())?) })
+}

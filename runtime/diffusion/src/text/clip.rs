@@ -1,0 +1,102 @@
+//! The text half of CLIP (Radford et al. 2021): transformers' `CLIPTextModel`.
+
+use candle_core::{Result, Tensor};
+
+use super::ClipTextConfig;
+use crate::exec::Exec;
+use crate::layers::Built;
+use crate::layers::{LayerNorm, Linear, Parameters};
+use crate::ops::{self, Activation};
+
+/// The encoder with its parameters.
+#[derive(Clone, Debug)]
+pub struct ClipTextEncoder {
+    token_embedding: Tensor,
+    position_embedding: Tensor,
+    layers: Vec<Layer>,
+    final_norm: LayerNorm,
+}
+
+impl ClipTextEncoder {
+    /// Builds the encoder from parameters in transformers' names.
+    ///
+    /// # Errors
+    /// When a parameter is missing or has another shape.
+    pub fn new(config: &ClipTextConfig, parameters: &Parameters<'_>) -> Built<Self> {
+        let parameters = parameters.at("text_model");
+        let embeddings = parameters.at("embeddings");
+        let layer = |i| Layer::new(config, &parameters.at("encoder.layers").at(i));
+        Ok(Self {
+            token_embedding: embeddings.get("token_embedding.weight", &[config.vocabulary, config.features])?,
+            position_embedding: embeddings.get("position_embedding.weight", &[config.tokens, config.features])?,
+            layers: (0..config.layers).map(layer).collect::<Built<_>>()?,
+            final_norm: LayerNorm::new(config.features, config.epsilon, &parameters.at("final_layer_norm"))?,
+        })
+    }
+
+    /// How many layers there are; the largest `skip` of [`Self::forward`].
+    pub fn layers(&self) -> usize {
+        self.layers.len()
+    }
+
+    /// Token ids of one text (T ≤ the longest) → states [1, T, features] in the compute dtype.
+    ///
+    /// `skip` leaves out that many of the last layers; the final normalisation applies all the same: diffusers' `clip_skip`.
+    ///
+    /// # Errors
+    /// When a token is not in the vocabulary, the text is too long, or `skip` exceeds the number of layers.
+    pub fn forward(&self, tokens: &[u32], skip: usize, exec: &Exec) -> Result<Tensor> {
+        let Some(last) = self.layers.len().checked_sub(skip) else {
+            candle_core::bail!("cannot skip {skip} of {} layers", self.layers.len());
+        };
+        let ids = Tensor::new(tokens, &exec.device)?;
+        let embedded = self.token_embedding.index_select(&ids, 0)?;
+        let mut x = (embedded + self.position_embedding.narrow(0, 0, tokens.len())?)?.unsqueeze(0)?;
+        for layer in &self.layers[..last] {
+            x = layer.forward(&x, exec)?;
+        }
+        self.final_norm.forward(&x, exec)
+    }
+}
+
+#[derive(Clone, Debug)]
+struct Layer {
+    norm1: LayerNorm,
+    query: Linear,
+    key: Linear,
+    value: Linear,
+    output: Linear,
+    heads: usize,
+    norm2: LayerNorm,
+    widen: Linear,
+    narrow: Linear,
+    activation: Activation,
+}
+
+impl Layer {
+    fn new(config: &ClipTextConfig, parameters: &Parameters<'_>) -> Built<Self> {
+        let features = config.features;
+        let projection = |name| Linear::new(features, features, &parameters.at("self_attn").at(name));
+        Ok(Self {
+            norm1: LayerNorm::new(features, config.epsilon, &parameters.at("layer_norm1"))?,
+            query: projection("q_proj")?,
+            key: projection("k_proj")?,
+            value: projection("v_proj")?,
+            output: projection("out_proj")?,
+            heads: config.heads,
+            norm2: LayerNorm::new(features, config.epsilon, &parameters.at("layer_norm2"))?,
+            widen: Linear::new(features, config.inner_features, &parameters.at("mlp.fc1"))?,
+            narrow: Linear::new(config.inner_features, features, &parameters.at("mlp.fc2"))?,
+            activation: config.activation,
+        })
+    }
+
+    fn forward(&self, x: &Tensor, exec: &Exec) -> Result<Tensor> {
+        let normed = self.norm1.forward(x, exec)?;
+        let (query, key) = (self.query.forward(&normed, exec)?, self.key.forward(&normed, exec)?);
+        let mixed = ops::causal_attention(&query, &key, &self.value.forward(&normed, exec)?, self.heads, exec.form())?;
+        let x = (self.output.forward(&mixed, exec)? + x)?;
+        let wide = self.widen.forward(&self.norm2.forward(&x, exec)?, exec)?;
+        self.narrow.forward(&ops::activate(&wide, self.activation, exec.form())?, exec)? + x
+    }
+}
