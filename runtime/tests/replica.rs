@@ -1,4 +1,5 @@
-//! The replica over HTTP, in process, with an engine that makes no pictures: queue, batching, cancelling, residency, storing, panics.
+//! The replica over HTTP, in process: queue, batching, cancelling, residency, storing and panics with an engine that makes no pictures, and
+//! the pictures themselves with the real one.
 
 #[path = "replica/house.rs"]
 mod house;
@@ -6,6 +7,8 @@ mod house;
 mod puppet;
 #[path = "replica/storage.rs"]
 mod storage;
+#[path = "replica/tiny_model.rs"]
+mod tiny_model;
 
 #[path = "replica/batching.rs"]
 mod batching;
@@ -13,6 +16,8 @@ mod batching;
 mod door;
 #[path = "replica/endings.rs"]
 mod endings;
+#[path = "replica/images.rs"]
+mod images;
 #[path = "replica/models.rs"]
 mod models;
 #[path = "replica/storing.rs"]

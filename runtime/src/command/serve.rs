@@ -107,10 +107,12 @@ impl Serve {
             let _ = closing.await;
         });
         let server = tokio::spawn(server.into_future());
+        // Whoever reads the address may ask to stop at once.
+        let asked_to_stop = asked_to_stop()?;
         announce(address)?;
 
         let code = tokio::select! {
-            () = asked_to_stop() => {
+            () = asked_to_stop => {
                 drain(&replica, Duration::from_secs(self.drain_seconds), close, server).await;
                 ExitCode::SUCCESS
             }
@@ -157,18 +159,16 @@ fn announce(address: SocketAddr) -> anyhow::Result<()> {
         .context("say the address on standard output")
 }
 
-async fn asked_to_stop() {
-    let (terminate, interrupt) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
-    match (terminate, interrupt) {
-        (Ok(mut terminate), Ok(mut interrupt)) => {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-            }
+/// Ends when the process is asked to stop. The signals are caught from the call on, not from the first poll.
+fn asked_to_stop() -> anyhow::Result<impl Future<Output = ()>> {
+    let mut terminate = signal(SignalKind::terminate()).context("catch SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("catch SIGINT")?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
         }
-        // Without handlers the signals end the process, which is all that is left to do.
-        _ => std::future::pending().await,
-    }
+    })
 }
 
 /// Finishes what was taken, then closes the streams; gives up after `bound`.

@@ -60,7 +60,9 @@ impl Trace {
         let model = Arc::new(engine.load(&folder, None, &mut |_, _| ())?);
         let defaults = engine.facts(&model).defaults;
         let request = complete(&request, &defaults, &Limits::default(), rand::random())?;
-        let mut images = engine.prepare_injected(&model, &request, &injected)?;
+        let mut images = engine
+            .prepare_injected(&model, &request, &injected)
+            .context("make images from the request with latents_init and noise.N as given")?;
         let step_latents = run_all(&engine, &mut images)?;
         let image = finished(&images)?;
         write(&self.output, &[("step_latents", step_latents), ("image", image)])

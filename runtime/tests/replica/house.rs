@@ -33,7 +33,9 @@ impl House {
     /// With the model `demo`, and evaluations that wait for the gate.
     pub async fn gated(limits: Limits) -> Self {
         let gate = Gate::closed();
-        Self::with_engine(Puppet { gate: Arc::clone(&gate) }, gate, limits).await
+        let house = Self::with_engine(Puppet { gate: Arc::clone(&gate) }, gate, limits).await;
+        house.add_model("demo", GOOD);
+        house
     }
 
     pub async fn open() -> Self {
@@ -42,7 +44,8 @@ impl House {
         house
     }
 
-    async fn with_engine<E: Engine>(engine: E, gate: Arc<Gate>, limits: Limits) -> Self {
+    /// Without any model.
+    pub async fn with_engine<E: Engine>(engine: E, gate: Arc<Gate>, limits: Limits) -> Self {
         let models = tempfile::tempdir().unwrap();
         let roots = ModelRoots::resolve(&[models.path().to_owned()]).unwrap();
         let (replica, stopped) = Replica::start(engine, roots, limits, &tokio::runtime::Handle::current()).unwrap();
@@ -52,9 +55,7 @@ impl House {
         let app = app(Arc::clone(&replica), Some(Token::new(TOKEN)));
         tokio::spawn(async move { axum::serve(listener, app).await });
         let client = reqwest::Client::new();
-        let house = Self { replica, stopped: Some(stopped), storage: Storage::start().await, gate, models, address, client };
-        house.add_model("demo", GOOD);
-        house
+        Self { replica, stopped: Some(stopped), storage: Storage::start().await, gate, models, address, client }
     }
 
     pub fn add_model(&self, name: &str, weights: &str) {

@@ -37,7 +37,7 @@ impl Gate {
         self.changed.notify_all();
     }
 
-    fn pass(&self) {
+    pub fn pass(&self) {
         let mut allowed = self.changed.wait_while(self.allowed.lock().unwrap(), |allowed| *allowed == Some(0)).unwrap();
         *allowed = allowed.map(|allowed| allowed - 1);
     }

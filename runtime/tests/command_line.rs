@@ -1,0 +1,159 @@
+//! `generate`, `inspect` and `trace` with the real executable and a tiny model.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use runtime::picture::{Pixels, decode_png};
+use safetensors::{Dtype, SafeTensors, tensor::TensorView};
+
+#[path = "replica/tiny_model.rs"]
+mod tiny_model;
+
+struct Desk {
+    folder: tempfile::TempDir,
+}
+
+impl Desk {
+    fn with_model() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        tiny_model::write(&folder.path().join("model"));
+        Self { folder }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn run(&self, command: &str, arguments: &[&str]) -> Output {
+        let mut run = Command::new(env!("CARGO_BIN_EXE_emulsion-runtime"));
+        run.env_clear().current_dir(self.folder.path()).stdin(Stdio::null());
+        run.args([command, "--model", "model"]).args(arguments).output().unwrap()
+    }
+
+    fn works(&self, command: &str, arguments: &[&str]) -> String {
+        let output = self.run(command, arguments);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    fn fails(&self, command: &str, arguments: &[&str]) -> String {
+        let output = self.run(command, arguments);
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        String::from_utf8(output.stderr).unwrap()
+    }
+
+    fn picture(&self, name: &str) -> (Pixels, Vec<(String, String)>) {
+        decode_png(&std::fs::read(self.path(name)).unwrap()).unwrap()
+    }
+}
+
+const SMALL: [&str; 6] = ["--width", "32", "--height", "16", "--steps", "2"];
+
+fn entry<'a>(text: &'a [(String, String)], key: &str) -> Option<&'a str> {
+    text.iter().find(|(name, _)| name == key).map(|(_, value)| value.as_str())
+}
+
+#[test]
+fn generated_picture_carries_what_it_was_made_with() {
+    let desk = Desk::with_model();
+    let arguments = [&SMALL[..], &["--prompt", "a 雪", "--negative-prompt", "b", "--seed", "7", "--output", "new/one.png"]].concat();
+    assert!(desk.works("generate", &arguments).contains("new/one.png seed 7"));
+    let (pixels, text) = desk.picture("new/one.png");
+    assert_eq!((pixels.width, pixels.height), (32, 16));
+    for (key, value) in
+        [("prompt", "a 雪"), ("negative_prompt", "b"), ("seed", "7"), ("num_inference_steps", "2"), ("sampler", "EulerDiscreteScheduler")]
+    {
+        assert_eq!(entry(&text, key), Some(value), "{key}");
+    }
+}
+
+#[test]
+fn drawn_seed_is_printed_and_makes_the_same_picture_again() {
+    let desk = Desk::with_model();
+    let said = desk.works("generate", &[&SMALL[..], &["--prompt", "a", "--output", "one.png"]].concat());
+    let seed = said.trim().rsplit(' ').next().unwrap();
+    desk.works("generate", &[&SMALL[..], &["--prompt", "a", "--seed", seed, "--output", "two.png"]].concat());
+    assert_eq!(desk.picture("one.png").0, desk.picture("two.png").0);
+}
+
+#[test]
+fn listed_prompts_are_made_in_one_run_as_they_would_be_alone() {
+    let desk = Desk::with_model();
+    let entries: Vec<_> = (0..11).map(|seed| serde_json::json!({"prompt": "a b", "seed": seed, "file": format!("{seed}.png")})).collect();
+    std::fs::write(desk.path("prompts.json"), serde_json::to_vec(&entries).unwrap()).unwrap();
+    desk.works("generate", &[&SMALL[..], &["--prompts", "prompts.json", "--output", "many"]].concat());
+    desk.works("generate", &[&SMALL[..], &["--prompt", "a b", "--seed", "9", "--output", "nine.png"]].concat());
+    assert_eq!(desk.picture("many/9.png").0, desk.picture("nine.png").0);
+    assert_ne!(desk.picture("many/9.png").0, desk.picture("many/10.png").0);
+}
+
+#[test]
+fn request_that_cannot_be_is_refused_by_name() {
+    let desk = Desk::with_model();
+    for (arguments, named) in [
+        (["--prompt", "a", "--width", "63"], "width 63"),
+        (["--prompt", "a", "--sampler", "NoSuchScheduler"], "NoSuchScheduler"),
+        (["--prompt", "a", "--steps", "0"], "num_inference_steps 0"),
+    ] {
+        let said = desk.fails("generate", &arguments);
+        assert!(said.contains(named), "{said}");
+    }
+    assert!(!desk.path("image.png").exists());
+}
+
+#[test]
+fn whole_model_passes_inspection_and_a_cut_one_does_not() {
+    let desk = Desk::with_model();
+    let text = desk.works("inspect", &[]);
+    assert!(text.contains("sd15") && text.contains("conv_in.weight") && text.contains("It would load."), "{text}");
+    let weights = desk.path("model/vae/diffusion_pytorch_model.safetensors");
+    let bytes = std::fs::read(&weights).unwrap();
+    std::fs::write(&weights, &bytes[..bytes.len() - 1]).unwrap();
+    assert_eq!(desk.run("inspect", &["--json"]).status.code(), Some(1));
+    let said = desk.fails("generate", &["--prompt", "a"]);
+    assert!(said.contains("vae/diffusion_pytorch_model.safetensors"), "{said}");
+}
+
+fn write_tensors(path: &Path, tensors: &[(&str, Vec<usize>)]) {
+    let data: Vec<Vec<u8>> = tensors.iter().map(|(_, shape)| vec![0; shape.iter().product::<usize>() * 4]).collect();
+    let views = tensors.iter().zip(&data).map(|((name, shape), data)| (*name, TensorView::new(Dtype::F32, shape.clone(), data).unwrap()));
+    std::fs::write(path, safetensors::serialize(views, None).unwrap()).unwrap();
+}
+
+#[test]
+fn trace_tells_the_latents_after_every_call_and_the_image() {
+    let desk = Desk::with_model();
+    let request = serde_json::json!({
+        "prompt": "a", "width": 32, "height": 16, "samples": 2, "num_inference_steps": 3, "seed": 5, "sampler": "EulerAncestralDiscreteScheduler",
+    });
+    std::fs::write(desk.path("request.json"), request.to_string()).unwrap();
+    desk.works("trace", &["--request", "request.json", "--output", "new/out.safetensors"]);
+    let content = std::fs::read(desk.path("new/out.safetensors")).unwrap();
+    let file = SafeTensors::deserialize(&content).unwrap();
+    assert_eq!(file.tensor("step_latents").unwrap().shape(), [3, 2, 4, 2, 4]);
+    let image = file.tensor("image").unwrap();
+    assert_eq!(image.shape(), [2, 16, 32, 3]);
+    let values = image.data().chunks_exact(4).map(|bytes| f32::from_le_bytes(bytes.try_into().unwrap()));
+    assert!(values.into_iter().all(|value| (0.0..=1.0).contains(&value)));
+
+    write_tensors(&desk.path("in.safetensors"), &[("latents_init", vec![2, 4, 2, 4])]);
+    desk.works("trace", &["--request", "request.json", "--tensors", "in.safetensors", "--output", "given.safetensors"]);
+    assert_ne!(std::fs::read(desk.path("given.safetensors")).unwrap(), content);
+}
+
+#[test]
+fn trace_refuses_tensors_that_do_not_fit_by_name() {
+    let desk = Desk::with_model();
+    std::fs::write(desk.path("request.json"), r#"{"prompt": "a", "width": 32, "height": 16, "num_inference_steps": 1}"#).unwrap();
+    for (name, shape, named) in [
+        ("latents_init", vec![1, 4, 4, 2], "latents_init"),
+        ("latents_init", vec![4, 2, 4], "latents_init"),
+        ("mask_image", vec![16, 32], "not served yet"),
+        ("noise.1", vec![1, 4, 2, 4], "noise.0"),
+    ] {
+        write_tensors(&desk.path("in.safetensors"), &[(name, shape)]);
+        let said = desk.fails("trace", &["--request", "request.json", "--tensors", "in.safetensors", "--output", "out.safetensors"]);
+        assert!(said.contains(named), "{said}");
+    }
+    assert!(!desk.path("out.safetensors").exists());
+}

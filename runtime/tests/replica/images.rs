@@ -1,0 +1,161 @@
+//! Pictures of the real engine, made over HTTP.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use diffusion::{DType, Device};
+use runtime::engine::{Candidate, Diffusion, Engine, EngineError, ModelFacts, Progress, Request, Stepped};
+use runtime::picture::Pixels;
+use runtime::worker::Limits;
+use runtime_api::{Dispatch, FailureReason};
+
+use crate::house::House;
+use crate::puppet::Gate;
+use crate::tiny_model;
+
+/// The real engine, each call of which waits at a gate.
+struct Gated {
+    engine: Diffusion,
+    gate: Arc<Gate>,
+}
+
+impl Engine for Gated {
+    type Folder = <Diffusion as Engine>::Folder;
+    type Model = <Diffusion as Engine>::Model;
+    type Image = <Diffusion as Engine>::Image;
+
+    fn open(&self, folder: &Path) -> Result<Self::Folder, EngineError> {
+        self.engine.open(folder)
+    }
+
+    fn footprint(&self, folder: &Self::Folder) -> u64 {
+        self.engine.footprint(folder)
+    }
+
+    fn load(&self, folder: &Self::Folder, sha256: Option<&str>, progress: &mut dyn FnMut(u64, u64)) -> Result<Self::Model, EngineError> {
+        self.engine.load(folder, sha256, progress)
+    }
+
+    fn facts(&self, model: &Self::Model) -> ModelFacts {
+        self.engine.facts(model)
+    }
+
+    fn prepare(&self, model: &Arc<Self::Model>, request: &Request) -> Result<Vec<Self::Image>, EngineError> {
+        self.engine.prepare(model, request)
+    }
+
+    fn groups(&self, images: &[Candidate<'_, Self::Image>], max_rows: usize) -> Vec<Vec<usize>> {
+        self.engine.groups(images, max_rows)
+    }
+
+    fn step(&self, images: &mut [&mut Self::Image]) -> Stepped {
+        self.gate.pass();
+        self.engine.step(images)
+    }
+
+    fn progress(&self, image: &Self::Image) -> Progress {
+        self.engine.progress(image)
+    }
+
+    fn decode(&self, image: &Self::Image) -> Result<Pixels, EngineError> {
+        self.engine.decode(image)
+    }
+
+    fn preview(&self, image: &Self::Image) -> Result<Pixels, EngineError> {
+        self.engine.preview(image)
+    }
+}
+
+async fn house() -> House {
+    let gate = Gate::closed();
+    let engine = Gated { engine: Diffusion::new(Device::Cpu, DType::F32), gate: Arc::clone(&gate) };
+    let house = House::with_engine(engine, gate, Limits::default()).await;
+    tiny_model::write(&house.models.path().join("demo"));
+    house
+}
+
+fn of_size(house: &House, name: &str, steps: u32) -> Dispatch {
+    let mut dispatch = house.dispatch(name);
+    dispatch.request.width = Some(32);
+    dispatch.request.height = Some(16);
+    dispatch.request.num_inference_steps = Some(steps);
+    dispatch
+}
+
+/// Requests that differ in all that may differ within a call.
+fn different(house: &House, suffix: &str) -> [Dispatch; 3] {
+    let name = |name: &str| format!("{name}{suffix}");
+    let plain = of_size(house, &name("plain"), 3);
+    let mut ancestral = of_size(house, &name("ancestral"), 6);
+    ancestral.request.sampler = Some("EulerAncestralDiscreteScheduler".to_owned());
+    ancestral.request.prompt = "another".to_owned();
+    ancestral.request.seed = Some(u64::MAX);
+    ancestral.request.guidance_scale = Some(1.0);
+    let mut ddim = of_size(house, &name("ddim"), 5);
+    ddim.request.sampler = Some("DDIMScheduler".to_owned());
+    ddim.request.negative_prompt = Some("b".to_owned());
+    ddim.request.guidance_scale = Some(9.0);
+    ddim.request.eta = Some(0.5);
+    [plain, ancestral, ddim]
+}
+
+#[tokio::test]
+async fn different_requests_share_calls_and_each_picture_is_the_one_made_alone() {
+    let house = house().await;
+    let mut streams = Vec::new();
+    for dispatch in different(&house, "") {
+        streams.push(house.send(&dispatch).await);
+    }
+    // The first may stand at the gate alone; whoever joins while it does runs together from then on.
+    house.gate.open();
+    for stream in streams {
+        stream.done().await;
+    }
+    let calls = house.metric("emulsion_runtime_denoiser_calls_total").await;
+    assert!(calls < 3.0 + 6.0 + 5.0, "{calls} calls: none was shared");
+    assert_eq!(house.metric("emulsion_runtime_denoiser_rows_total").await, 2.0 * 3.0 + 6.0 + 2.0 * 5.0);
+
+    for dispatch in different(&house, "-alone") {
+        house.send(&dispatch).await.done().await;
+    }
+    for name in ["plain", "ancestral", "ddim"] {
+        assert_eq!(house.storage.pixels(name), house.storage.pixels(&format!("{name}-alone")), "{name}");
+    }
+    assert_ne!(house.storage.pixels("plain"), house.storage.pixels("ddim"));
+}
+
+#[tokio::test]
+async fn truncated_checkpoint_is_told_and_the_good_one_works_next() {
+    let house = house().await;
+    house.gate.open();
+    let broken = house.models.path().join("broken");
+    tiny_model::write(&broken);
+    let weights = broken.join("unet/diffusion_pytorch_model.safetensors");
+    let bytes = std::fs::read(&weights).unwrap();
+    std::fs::write(&weights, &bytes[..bytes.len() / 2]).unwrap();
+
+    let mut dispatch = of_size(&house, "broken", 2);
+    dispatch.model = house.source("broken");
+    let (reason, message) = house.send(&dispatch).await.failure().await;
+    assert_eq!(reason, FailureReason::InvalidModel);
+    assert!(message.contains("diffusion_pytorch_model.safetensors"), "{message}");
+
+    let picture = of_size(&house, "good", 2);
+    house.send(&picture).await.done().await;
+    let pixels = house.storage.pixels("good");
+    assert_eq!((pixels.width, pixels.height), (32, 16));
+    assert!(pixels.rgb.iter().any(|&value| value != pixels.rgb[0]), "the picture is one flat colour");
+}
+
+#[tokio::test]
+async fn declared_digest_is_compared_with_the_files() {
+    let house = house().await;
+    house.gate.open();
+    let mut dispatch = of_size(&house, "x", 1);
+    dispatch.model.sha256 = Some("0".repeat(64));
+    let (reason, message) = house.send(&dispatch).await.failure().await;
+    assert_eq!(reason, FailureReason::InvalidModel);
+    let found = message.split_whitespace().find(|word| word.trim_end_matches(',').len() == 64).unwrap().trim_end_matches(',');
+    dispatch.model.sha256 = Some(found.to_owned());
+    house.send(&dispatch).await.done().await;
+}

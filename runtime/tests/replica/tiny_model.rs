@@ -1,0 +1,132 @@
+//! A model folder in diffusers' layout with the blocks of Stable Diffusion 1.5, a few channels wide, and random weights. Its pictures are
+//! noise, but each of its bits depends on all that it should.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use diffusion::family::FAMILIES;
+use diffusion::layers::ParameterSource;
+use diffusion::weights::WeightsError;
+use diffusion::{DType, Device, Tensor};
+use safetensors::{Dtype, tensor::TensorView};
+use serde_json::{Value, json};
+
+/// Weights are drawn from ± this, small enough that nothing overflows.
+const SPREAD: f32 = 0.2;
+
+/// Writes the model into `folder`.
+pub fn write(folder: &Path) {
+    write_configurations(folder);
+    let [family] = FAMILIES else { panic!("this model is of the only family") };
+    let spec = family.read(folder).unwrap();
+    let weights = |part: &str, build: &dyn Fn(&Recorder)| {
+        let recorder = Recorder::default();
+        build(&recorder);
+        recorder.write(&folder.join(part));
+    };
+    weights("text_encoder/model.safetensors", &|recorder| drop(spec.text_encoder(recorder).unwrap()));
+    weights("unet/diffusion_pytorch_model.safetensors", &|recorder| drop(spec.denoiser(recorder).unwrap()));
+    weights("vae/diffusion_pytorch_model.safetensors", &|recorder| drop(spec.vae(recorder).unwrap()));
+}
+
+/// Answers a network that asks for its parameters with random ones, and keeps them.
+#[derive(Default)]
+struct Recorder {
+    drawn: Cell<u32>,
+    kept: RefCell<BTreeMap<String, (Vec<usize>, Vec<u8>)>>,
+}
+
+impl Recorder {
+    /// A fixed sequence between -1 and 1, so that every run has the same model.
+    fn draw(&self) -> f32 {
+        let next = self.drawn.get().wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        self.drawn.set(next);
+        (next >> 8) as f32 / (1 << 23) as f32 - 1.0
+    }
+
+    fn write(&self, path: &Path) {
+        let kept = self.kept.borrow();
+        let views = kept.iter().map(|(name, (shape, data))| (name, TensorView::new(Dtype::F32, shape.clone(), data).unwrap()));
+        fs::write(path, safetensors::serialize(views, None).unwrap()).unwrap();
+    }
+}
+
+impl ParameterSource for Recorder {
+    fn get(&self, path: &str, shape: &[usize]) -> Result<Tensor, WeightsError> {
+        let is_norm = shape.len() == 1 && path.ends_with("weight");
+        let centre = if is_norm { 1.0 } else { 0.0 };
+        let values: Vec<f32> = (0..shape.iter().product()).map(|_| centre + SPREAD * self.draw()).collect();
+        let data: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        self.kept.borrow_mut().insert(path.to_owned(), (shape.to_vec(), data));
+        let failed = |source| WeightsError::Tensor { name: path.to_owned(), source };
+        Tensor::from_vec(values, shape, &Device::Cpu).and_then(|tensor| tensor.to_dtype(DType::F32)).map_err(failed)
+    }
+
+    fn has(&self, _path: &str) -> bool {
+        false
+    }
+}
+
+fn write_configurations(folder: &Path) {
+    let put = |name: &str, value: &Value| {
+        let path = folder.join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, value.to_string()).unwrap();
+    };
+    put(
+        "model_index.json",
+        &json!({
+            "_class_name": "StableDiffusionPipeline",
+            "scheduler": ["diffusers", "EulerDiscreteScheduler"],
+            "text_encoder": ["transformers", "CLIPTextModel"],
+            "tokenizer": ["transformers", "CLIPTokenizer"],
+            "unet": ["diffusers", "UNet2DConditionModel"],
+            "vae": ["diffusers", "AutoencoderKL"],
+        }),
+    );
+    put(
+        "scheduler/scheduler_config.json",
+        &json!({
+            "_class_name": "EulerDiscreteScheduler",
+            "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "num_train_timesteps": 1000,
+            "clip_sample": false, "prediction_type": "epsilon", "set_alpha_to_one": false, "steps_offset": 1, "timestep_spacing": "leading",
+        }),
+    );
+    let vocabulary = vocabulary();
+    put(
+        "text_encoder/config.json",
+        &json!({
+            "model_type": "clip_text_model", "vocab_size": vocabulary.len(), "hidden_size": 16, "intermediate_size": 32,
+            "num_hidden_layers": 2, "num_attention_heads": 2, "max_position_embeddings": 77, "hidden_act": "quick_gelu",
+            "bos_token_id": 0, "eos_token_id": 1,
+        }),
+    );
+    put("tokenizer/vocab.json", &json!(vocabulary));
+    put("tokenizer/tokenizer_config.json", &json!({"model_max_length": 77}));
+    fs::write(folder.join("tokenizer/merges.txt"), "#version: 0.2\n").unwrap();
+    put(
+        "unet/config.json",
+        &json!({
+            "_class_name": "UNet2DConditionModel", "in_channels": 4, "out_channels": 4, "sample_size": 8, "layers_per_block": 1,
+            "block_out_channels": [16, 32], "down_block_types": ["CrossAttnDownBlock2D", "DownBlock2D"],
+            "up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D"], "cross_attention_dim": 16, "attention_head_dim": 2, "norm_num_groups": 8,
+        }),
+    );
+    put(
+        "vae/config.json",
+        &json!({
+            "_class_name": "AutoencoderKL", "in_channels": 3, "out_channels": 3, "latent_channels": 4, "layers_per_block": 1,
+            "block_out_channels": [8, 8, 8, 8], "norm_num_groups": 4, "scaling_factor": 0.18215,
+            "down_block_types": vec!["DownEncoderBlock2D"; 4], "up_block_types": vec!["UpDecoderBlock2D"; 4],
+        }),
+    );
+}
+
+/// Single letters, inside and at the end of a word.
+fn vocabulary() -> BTreeMap<String, u32> {
+    let special = ["<|startoftext|>", "<|endoftext|>"].map(str::to_owned);
+    let letters = ('a'..='z').flat_map(|letter| [letter.to_string(), format!("{letter}</w>")]);
+    special.into_iter().chain(letters).zip(0..).collect()
+}
