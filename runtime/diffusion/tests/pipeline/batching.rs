@@ -1,0 +1,142 @@
+//! Rows of any requests share calls, and nobody notices.
+
+use std::sync::Arc;
+
+use diffusion::model::Model;
+use diffusion::pipeline::{ImageState, InjectedTensors, PipelineError, Request, decode, prepare, step};
+use diffusion::sampler::gaussian;
+use diffusion::{Device, Tensor};
+use serde_json::json;
+
+use crate::tiny_model::TinyModel;
+
+/// Requests that differ in everything that may differ within a call, and in size, which may not.
+fn mixed_requests(model: &Model) -> Vec<Request> {
+    let base = Request { width: 64, height: 64, num_inference_steps: 3, ..Request::with_defaults(model, "a cat") };
+    let sampler = |name: &str| Some(name.to_owned());
+    vec![
+        base.clone(),
+        Request { sampler: sampler("EulerDiscreteScheduler"), num_inference_steps: 4, seed: 1, ..base.clone() },
+        Request { sampler: sampler("EulerAncestralDiscreteScheduler"), guidance_scale: 3.0, seed: 2, ..base.clone() },
+        Request { guidance_scale: 1.0, prompt: "no guidance at all".into(), seed: 3, ..base.clone() },
+        Request { eta: 0.7, samples: 2, negative_prompt: Some("a dog".into()), clip_skip: Some(1), seed: 4, ..base.clone() },
+        Request { width: 128, seed: 5, guidance_rescale: 0.5, ..base.clone() },
+        Request { width: 128, seed: 6, prompt: "wide".into(), guidance_scale: 0.0, ..base },
+    ]
+}
+
+fn prepare_all(model: &Arc<Model>) -> Vec<ImageState> {
+    let images = mixed_requests(model).into_iter().flat_map(|request| prepare(model, &request, &InjectedTensors::default()).unwrap());
+    images.collect()
+}
+
+fn bits(tensor: &Tensor) -> Vec<u32> {
+    tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap().into_iter().map(f32::to_bits).collect()
+}
+
+/// Bits of the latents after each evaluation, run alone.
+fn alone(mut image: ImageState) -> Vec<Vec<u32>> {
+    let mut latents = vec![bits(image.latents())];
+    while !image.is_finished() {
+        let report = step(&mut [&mut image]);
+        assert!(report.outcomes[0].is_ok(), "{:?}", report.outcomes);
+        latents.push(bits(image.latents()));
+    }
+    latents
+}
+
+/// Joins and leaves at random until all are done, comparing after each step.
+fn run_in_random_company(model: &Arc<Model>, expected: &[Vec<Vec<u32>>], seed: u64) {
+    let mut images = prepare_all(model);
+    for round in 0.. {
+        let company = gaussian(seed, round, 0, images.len());
+        let unfinished = images.iter_mut().enumerate().filter(|(_, image)| !image.is_finished());
+        let mut chosen: Vec<(usize, &mut ImageState)> = unfinished.filter(|(index, _)| company[*index] > -0.5).collect();
+        if chosen.is_empty() {
+            if images.iter().all(ImageState::is_finished) {
+                return;
+            }
+            continue;
+        }
+        // Also the order within a call is another one each time.
+        chosen.sort_by_key(|(index, _)| company[*index].to_bits());
+        let keys: std::collections::HashSet<_> = chosen.iter().map(|(_, image)| image.batch_key()).collect();
+        let rows: usize = chosen.iter().map(|(_, image)| image.rows()).sum();
+        let indices: Vec<usize> = chosen.iter().map(|(index, _)| *index).collect();
+        let mut together: Vec<&mut ImageState> = chosen.into_iter().map(|(_, image)| image).collect();
+        let report = step(&mut together);
+        assert_eq!((report.denoiser_calls, report.rows), (keys.len(), rows));
+        for (outcome, index) in report.outcomes.iter().zip(indices) {
+            assert!(outcome.is_ok(), "{outcome:?}");
+            let (done, _) = images[index].progress();
+            assert!(bits(images[index].latents()) == expected[index][done], "image {index} differs after {done} evaluations");
+        }
+    }
+}
+
+#[test]
+fn row_bits_do_not_depend_on_its_batch() {
+    let linear_projection = TinyModel {
+        unet: json!({
+            "block_out_channels": [32, 48, 144], "layers_per_block": [1, 2, 1], "norm_num_groups": 16, "attention_head_dim": 4,
+            "cross_attention_dim": 24, "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"],
+            "up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"], "sample_size": 8, "use_linear_projection": true,
+            "transformer_layers_per_block": [1, 2, 1],
+        }),
+        ..TinyModel::default()
+    };
+    for tiny in [TinyModel::default(), linear_projection] {
+        let model = tiny.load();
+        let expected: Vec<_> = prepare_all(&model).into_iter().map(alone).collect();
+        for seed in 0..4 {
+            run_in_random_company(&model, &expected, seed);
+        }
+    }
+}
+
+#[test]
+fn two_requests_that_differ_in_all_but_size_share_one_call() {
+    let model = TinyModel::default().load();
+    let mut images: Vec<ImageState> = prepare_all(&model).into_iter().take(2).collect();
+    let report = step(&mut images.iter_mut().collect::<Vec<_>>());
+    assert_eq!((report.denoiser_calls, report.rows), (1, 4));
+}
+
+#[test]
+fn failed_row_leaves_its_neighbours_alone() {
+    let model = TinyModel::default().load();
+    let request = Request { width: 64, height: 64, num_inference_steps: 2, ..Request::with_defaults(&model, "a") };
+    let healthy = prepare(&model, &request, &InjectedTensors::default()).unwrap().remove(0);
+    let expected = alone(healthy.clone());
+    let latents = Tensor::full(f32::NAN, (1, 4, 8, 8), &Device::Cpu).unwrap();
+    let poisoned = InjectedTensors { latents_init: Some(latents), noise: Vec::new() };
+    let mut poisoned = prepare(&model, &request, &poisoned).unwrap().remove(0);
+    let mut healthy = healthy;
+    let report = step(&mut [&mut poisoned, &mut healthy]);
+    assert!(matches!(report.outcomes[0], Err(PipelineError::NotFinite { evaluation: 1, evaluations: 2 })));
+    assert!(report.outcomes[1].is_ok());
+    assert!(bits(healthy.latents()) == expected[1]);
+    assert_eq!(poisoned.progress(), (0, 2));
+}
+
+#[test]
+fn samples_of_one_request_are_those_of_their_index_and_differ() {
+    let model = TinyModel::default().load();
+    let request = Request { width: 64, height: 64, num_inference_steps: 2, samples: 3, ..Request::with_defaults(&model, "a") };
+    let three = prepare(&model, &request, &InjectedTensors::default()).unwrap();
+    let one = prepare(&model, &Request { samples: 1, ..request }, &InjectedTensors::default()).unwrap();
+    assert!(bits(three[0].latents()) == bits(one[0].latents()));
+    assert!(bits(three[0].latents()) != bits(three[1].latents()));
+    assert!(bits(three[1].latents()) != bits(three[2].latents()));
+}
+
+#[test]
+fn image_is_decoded_at_its_size_once_it_is_finished() {
+    let model = TinyModel::default().load();
+    let request = Request { width: 128, height: 64, num_inference_steps: 1, ..Request::with_defaults(&model, "a") };
+    let mut image = prepare(&model, &request, &InjectedTensors::default()).unwrap().remove(0);
+    assert!(matches!(decode(&image), Err(PipelineError::OutOfOrder { done: 0, total: 1, .. })));
+    assert!(step(&mut [&mut image]).outcomes[0].is_ok());
+    assert_eq!(decode(&image).unwrap().dims(), [3, 64, 128]);
+    assert!(matches!(step(&mut [&mut image]).outcomes[0], Err(PipelineError::OutOfOrder { done: 1, total: 1, .. })));
+}

@@ -1,0 +1,145 @@
+//! Writes a tiny random Stable Diffusion 1.x in diffusers' layout: no Python, the same bytes every time.
+
+use std::cell::RefCell;
+use std::path::Path;
+use std::sync::Arc;
+
+use diffusion::family;
+use diffusion::json::Config;
+use diffusion::layers::ParameterSource;
+use diffusion::model::{Model, ModelFolder};
+use diffusion::sampler::gaussian;
+use diffusion::weights::WeightsError;
+use diffusion::{DType, Device, Tensor};
+use serde_json::{Value, json};
+
+/// The configuration files, free to be changed before [`TinyModel::write`].
+pub struct TinyModel {
+    pub model_index: Value,
+    pub text_encoder: Value,
+    pub unet: Value,
+    pub vae: Value,
+    pub scheduler: Value,
+}
+
+/// Letters the tokenizer knows; everything else is unknown to it.
+const LETTERS: &str = "abcdefghijklmnopqrstuvwxyz";
+
+impl Default for TinyModel {
+    fn default() -> Self {
+        Self {
+            model_index: json!({
+                "_class_name": "StableDiffusionPipeline",
+                "scheduler": ["diffusers", "DDIMScheduler"], "text_encoder": ["transformers", "CLIPTextModel"],
+                "tokenizer": ["transformers", "CLIPTokenizer"], "unet": ["diffusers", "UNet2DConditionModel"],
+                "vae": ["diffusers", "AutoencoderKL"], "safety_checker": [null, null],
+            }),
+            text_encoder: json!({
+                "vocab_size": 2 * LETTERS.len() + 2, "hidden_size": 24, "intermediate_size": 48, "num_hidden_layers": 3,
+                "num_attention_heads": 2, "max_position_embeddings": 77, "hidden_act": "quick_gelu", "layer_norm_eps": 1e-5,
+            }),
+            unet: json!({
+                "block_out_channels": [16, 32], "layers_per_block": 1, "norm_num_groups": 8, "attention_head_dim": [2, 4],
+                "cross_attention_dim": 24, "down_block_types": ["CrossAttnDownBlock2D", "CrossAttnDownBlock2D"],
+                "up_block_types": ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D"], "sample_size": 8,
+            }),
+            vae: json!({
+                "block_out_channels": [8, 8, 8, 16], "norm_num_groups": 4, "layers_per_block": 1, "latent_channels": 4,
+                "down_block_types": ["DownEncoderBlock2D", "DownEncoderBlock2D", "DownEncoderBlock2D", "DownEncoderBlock2D"],
+                "up_block_types": ["UpDecoderBlock2D", "UpDecoderBlock2D", "UpDecoderBlock2D", "UpDecoderBlock2D"],
+            }),
+            scheduler: json!({
+                "_class_name": "DDIMScheduler", "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear",
+                "clip_sample": false, "set_alpha_to_one": false, "steps_offset": 1, "num_train_timesteps": 1000,
+            }),
+        }
+    }
+}
+
+impl TinyModel {
+    /// Writes configurations, tokenizer and the weights that the configurations describe.
+    pub fn write(&self, folder: &Path) {
+        for (name, value) in [
+            ("model_index.json", &self.model_index),
+            ("scheduler/scheduler_config.json", &self.scheduler),
+            ("text_encoder/config.json", &self.text_encoder),
+            ("unet/config.json", &self.unet),
+            ("vae/config.json", &self.vae),
+        ] {
+            write(folder, name, &value.to_string());
+        }
+        self.write_tokenizer(folder);
+        let index = Config::open(folder.join("model_index.json")).expect("index");
+        let spec = family::detect(&index).expect("family").read(folder).expect("spec");
+        let source = RandomSource::default();
+        spec.text_encoder(&source).expect("text encoder");
+        source.save(&folder.join("text_encoder/model.safetensors"));
+        spec.denoiser(&source).expect("denoiser");
+        source.save(&folder.join("unet/diffusion_pytorch_model.safetensors"));
+        spec.vae(&source).expect("vae");
+        source.save(&folder.join("vae/diffusion_pytorch_model.safetensors"));
+    }
+
+    fn write_tokenizer(&self, folder: &Path) {
+        let letters = LETTERS.chars().map(String::from);
+        let tokens = letters.clone().chain(letters.map(|letter| letter + "</w>"));
+        let tokens = tokens.chain(["<|startoftext|>".to_owned(), "<|endoftext|>".to_owned()]);
+        let vocabulary: serde_json::Map<String, Value> = tokens.enumerate().map(|(id, token)| (token, id.into())).collect();
+        write(folder, "tokenizer/vocab.json", &Value::Object(vocabulary).to_string());
+        write(folder, "tokenizer/merges.txt", "#version: 0.2\n");
+        let special = json!({
+            "model_max_length": 77, "bos_token": "<|startoftext|>", "eos_token": "<|endoftext|>",
+            "unk_token": "<|endoftext|>", "pad_token": "<|endoftext|>",
+        });
+        write(folder, "tokenizer/tokenizer_config.json", &special.to_string());
+    }
+
+    /// Writes it somewhere and loads it in f32 on the CPU.
+    pub fn load(&self) -> Arc<Model> {
+        let folder = tempfile::tempdir().expect("folder");
+        self.write(folder.path());
+        let open = ModelFolder::open(folder.path()).expect("model");
+        Arc::new(open.load(&Device::Cpu, DType::F32, &mut |_| {}).expect("load"))
+    }
+}
+
+fn write(folder: &Path, name: &str, content: &str) {
+    let path = folder.join(name);
+    std::fs::create_dir_all(path.parent().expect("parent")).expect("folder");
+    std::fs::write(path, content).expect("file");
+}
+
+/// Answers with random numbers, scaled so that signals keep their size, and remembers them.
+#[derive(Default)]
+struct RandomSource {
+    made: RefCell<Vec<(String, Tensor)>>,
+    draws: RefCell<u32>,
+}
+
+impl RandomSource {
+    fn save(&self, path: &Path) {
+        let made: std::collections::HashMap<String, Tensor> = self.made.take().into_iter().collect();
+        safetensors::serialize_to_file(made.iter(), None, path).expect("weights");
+    }
+}
+
+impl ParameterSource for RandomSource {
+    fn get(&self, path: &str, shape: &[usize]) -> Result<Tensor, WeightsError> {
+        *self.draws.borrow_mut() += 1;
+        let count: usize = shape.iter().product();
+        let fan_in: usize = shape.iter().skip(1).product();
+        let (mean, deviation) = match (shape.len(), path.ends_with("weight")) {
+            (1, true) => (1.0, 0.2),
+            (1, false) => (0.0, 0.1),
+            _ => (0.0, 1.0 / (fan_in as f32).sqrt()),
+        };
+        let values: Vec<f32> = gaussian(7, 0, *self.draws.borrow(), count).iter().map(|value| mean + deviation * value).collect();
+        let tensor = Tensor::from_vec(values, shape, &Device::Cpu).expect("tensor");
+        self.made.borrow_mut().push((path.to_owned(), tensor.clone()));
+        Ok(tensor)
+    }
+
+    fn has(&self, _path: &str) -> bool {
+        true
+    }
+}
