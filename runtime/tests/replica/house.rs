@@ -15,37 +15,37 @@ use tokio::sync::oneshot;
 use crate::puppet::{GOOD, Gate, Puppet};
 use crate::storage::Storage;
 
-pub const TOKEN: &str = "let-me-in";
+pub(crate) const TOKEN: &str = "let-me-in";
 /// Longer than any test on any machine; reached only by a test that fails.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
-pub struct House {
-    pub replica: Arc<Replica>,
-    pub stopped: Option<oneshot::Receiver<Stopped>>,
-    pub storage: Storage,
-    pub gate: Arc<Gate>,
-    pub models: tempfile::TempDir,
+pub(crate) struct House {
+    pub(crate) replica: Arc<Replica>,
+    pub(crate) stopped: Option<oneshot::Receiver<Stopped>>,
+    pub(crate) storage: Storage,
+    pub(crate) gate: Arc<Gate>,
+    pub(crate) models: tempfile::TempDir,
     address: String,
     client: reqwest::Client,
 }
 
 impl House {
     /// With the model `demo`, and evaluations that wait for the gate.
-    pub async fn gated(limits: Limits) -> Self {
+    pub(crate) async fn gated(limits: Limits) -> Self {
         let gate = Gate::closed();
         let house = Self::with_engine(Puppet { gate: Arc::clone(&gate) }, gate, limits).await;
         house.add_model("demo", GOOD);
         house
     }
 
-    pub async fn open() -> Self {
+    pub(crate) async fn open() -> Self {
         let house = Self::gated(Limits::default()).await;
         house.gate.open();
         house
     }
 
     /// Without any model.
-    pub async fn with_engine<E: Engine>(engine: E, gate: Arc<Gate>, limits: Limits) -> Self {
+    pub(crate) async fn with_engine<E: Engine>(engine: E, gate: Arc<Gate>, limits: Limits) -> Self {
         let models = tempfile::tempdir().unwrap();
         let roots = ModelRoots::resolve(&[models.path().to_owned()]).unwrap();
         let (replica, stopped) = Replica::start(engine, roots, limits, &tokio::runtime::Handle::current()).unwrap();
@@ -58,19 +58,19 @@ impl House {
         Self { replica, stopped: Some(stopped), storage: Storage::start().await, gate, models, address, client }
     }
 
-    pub fn add_model(&self, name: &str, weights: &str) {
+    pub(crate) fn add_model(&self, name: &str, weights: &str) {
         let folder = self.models.path().join(name);
         std::fs::create_dir_all(&folder).unwrap();
         std::fs::write(folder.join("weights"), weights).unwrap();
     }
 
-    pub fn source(&self, name: &str) -> ModelSource {
+    pub(crate) fn source(&self, name: &str) -> ModelSource {
         let folder = Path::new(self.models.path()).join(name);
         ModelSource { id: name.to_owned(), uri: format!("file://{}", folder.display()), sha256: None }
     }
 
     /// One image of `demo`, stored as `name`.
-    pub fn dispatch(&self, name: &str) -> Dispatch {
+    pub(crate) fn dispatch(&self, name: &str) -> Dispatch {
         let mut request = ImageRequest::text_to_image("demo", "a red circle");
         request.seed = Some(7);
         Dispatch {
@@ -84,32 +84,32 @@ impl House {
         }
     }
 
-    pub async fn post(&self, body: impl Into<reqwest::Body>, token: &str) -> reqwest::Response {
+    pub(crate) async fn post(&self, body: impl Into<reqwest::Body>, token: &str) -> reqwest::Response {
         let post = self.client.post(format!("{}{GENERATIONS_PATH}", self.address)).bearer_auth(token).body(body);
         post.send().await.unwrap()
     }
 
     /// Sends a dispatch that the door must let in.
-    pub async fn send(&self, dispatch: &Dispatch) -> Stream {
+    pub(crate) async fn send(&self, dispatch: &Dispatch) -> Stream {
         let answer = self.post(serde_json::to_vec(dispatch).unwrap(), TOKEN).await;
         assert_eq!(answer.status(), 200, "{}", answer.text().await.unwrap());
         Stream { body: answer.bytes_stream().boxed(), text: String::new() }
     }
 
-    pub fn url(&self, path: &str) -> String {
+    pub(crate) fn url(&self, path: &str) -> String {
         format!("{}{path}", self.address)
     }
 
-    pub async fn get(&self, path: &str) -> reqwest::Response {
+    pub(crate) async fn get(&self, path: &str) -> reqwest::Response {
         self.client.get(format!("{}{path}", self.address)).bearer_auth(TOKEN).send().await.unwrap()
     }
 
-    pub async fn state(&self) -> ReplicaState {
+    pub(crate) async fn state(&self) -> ReplicaState {
         self.get(STATE_PATH).await.json().await.unwrap()
     }
 
     /// Asks for the state until it is as wanted.
-    pub async fn state_becomes(&self, wanted: impl Fn(&ReplicaState) -> bool) -> ReplicaState {
+    pub(crate) async fn state_becomes(&self, wanted: impl Fn(&ReplicaState) -> bool) -> ReplicaState {
         let reached = async {
             loop {
                 let state = self.state().await;
@@ -126,7 +126,7 @@ impl House {
     }
 
     /// Whether a line of the metrics begins so and ends in this number.
-    pub async fn metric(&self, name: &str) -> f64 {
+    pub(crate) async fn metric(&self, name: &str) -> f64 {
         let text = self.get("/metrics").await.text().await.unwrap();
         let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
         line.unwrap_or_else(|| panic!("{name} is not in\n{text}")).parse().unwrap()
@@ -134,13 +134,13 @@ impl House {
 }
 
 /// Server-sent events of one generation. Dropping it closes the connection.
-pub struct Stream {
+pub(crate) struct Stream {
     body: futures::stream::BoxStream<'static, reqwest::Result<bytes::Bytes>>,
     text: String,
 }
 
 impl Stream {
-    pub async fn next(&mut self) -> Option<Event> {
+    pub(crate) async fn next(&mut self) -> Option<Event> {
         loop {
             if let Some(end) = self.text.find("\n\n") {
                 let block: String = self.text.drain(..end + 2).collect();
@@ -157,7 +157,7 @@ impl Stream {
         }
     }
 
-    pub async fn until(&mut self, wanted: impl Fn(&Event) -> bool) -> Event {
+    pub(crate) async fn until(&mut self, wanted: impl Fn(&Event) -> bool) -> Event {
         while let Some(event) = self.next().await {
             if wanted(&event) {
                 return event;
@@ -166,7 +166,7 @@ impl Stream {
         panic!("the stream ended without the wanted event");
     }
 
-    pub async fn all(mut self) -> Vec<Event> {
+    pub(crate) async fn all(mut self) -> Vec<Event> {
         let mut events = Vec::new();
         while let Some(event) = self.next().await {
             events.push(event);
@@ -174,14 +174,14 @@ impl Stream {
         events
     }
 
-    pub async fn failure(self) -> (FailureReason, String) {
+    pub(crate) async fn failure(self) -> (FailureReason, String) {
         match self.all().await.pop() {
             Some(Event::Failed(failure)) => (failure.reason, failure.message),
             other => panic!("it did not fail: {other:?}"),
         }
     }
 
-    pub async fn done(self) -> Vec<Event> {
+    pub(crate) async fn done(self) -> Vec<Event> {
         let events = self.all().await;
         assert!(matches!(events.last(), Some(Event::Done { .. })), "{events:?}");
         events

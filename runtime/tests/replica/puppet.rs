@@ -8,54 +8,54 @@ use runtime::engine::{Candidate, Defaults, Engine, EngineError, ModelFacts, Prog
 use runtime::picture::Pixels;
 
 /// A prompt with this word makes its evaluations panic.
-pub const PANIC: &str = "panic";
+pub(crate) const PANIC: &str = "panic";
 /// A prompt with this word makes its evaluations fail.
-pub const FAIL: &str = "fail";
+pub(crate) const FAIL: &str = "fail";
 /// Content of the file `weights` of a folder that loads; its length counts as the model's bytes.
-pub const GOOD: &str = "good";
+pub(crate) const GOOD: &str = "good";
 
 /// How many evaluations may still happen; `None` is any number.
 #[derive(Debug, Default)]
-pub struct Gate {
+pub(crate) struct Gate {
     allowed: Mutex<Option<usize>>,
     changed: Condvar,
 }
 
 impl Gate {
-    pub fn closed() -> Arc<Self> {
+    pub(crate) fn closed() -> Arc<Self> {
         Arc::new(Self { allowed: Mutex::new(Some(0)), changed: Condvar::new() })
     }
 
-    pub fn allow(&self, evaluations: usize) {
+    pub(crate) fn allow(&self, evaluations: usize) {
         let mut allowed = self.allowed.lock().unwrap();
         *allowed = allowed.map(|allowed| allowed + evaluations);
         self.changed.notify_all();
     }
 
-    pub fn open(&self) {
+    pub(crate) fn open(&self) {
         *self.allowed.lock().unwrap() = None;
         self.changed.notify_all();
     }
 
-    pub fn pass(&self) {
+    pub(crate) fn pass(&self) {
         let mut allowed = self.changed.wait_while(self.allowed.lock().unwrap(), |allowed| *allowed == Some(0)).unwrap();
         *allowed = allowed.map(|allowed| allowed - 1);
     }
 }
 
 #[derive(Debug, Default)]
-pub struct Puppet {
-    pub gate: Arc<Gate>,
+pub(crate) struct Puppet {
+    pub(crate) gate: Arc<Gate>,
 }
 
 #[derive(Debug)]
-pub struct Model {
+pub(crate) struct Model {
     bytes: u64,
     name: String,
 }
 
 #[derive(Debug)]
-pub struct Image {
+pub(crate) struct Image {
     model: Arc<Model>,
     request: Request,
     sample: usize,

@@ -21,13 +21,13 @@ struct Kept {
 }
 
 #[derive(Clone, Debug)]
-pub struct Storage {
+pub(crate) struct Storage {
     address: SocketAddr,
     kept: Arc<Mutex<Kept>>,
 }
 
 impl Storage {
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let kept = Arc::<Mutex<Kept>>::default();
         let app = Router::new().route("/{name}", put(keep)).with_state(Arc::clone(&kept));
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -36,23 +36,23 @@ impl Storage {
         Self { address, kept }
     }
 
-    pub fn target(&self, name: &str) -> OutputTarget {
+    pub(crate) fn target(&self, name: &str) -> OutputTarget {
         OutputTarget { put_url: format!("http://{}/{name}?signature=secret", self.address) }
     }
 
-    pub fn refuse(&self, statuses: &[StatusCode]) {
+    pub(crate) fn refuse(&self, statuses: &[StatusCode]) {
         self.kept.lock().unwrap().refusals.extend(statuses);
     }
 
-    pub fn attempts(&self) -> usize {
+    pub(crate) fn attempts(&self) -> usize {
         self.kept.lock().unwrap().attempts
     }
 
-    pub fn picture(&self, name: &str) -> Option<(Pixels, Vec<(String, String)>)> {
+    pub(crate) fn picture(&self, name: &str) -> Option<(Pixels, Vec<(String, String)>)> {
         self.kept.lock().unwrap().files.get(name).map(|file| decode_png(file).unwrap())
     }
 
-    pub fn pixels(&self, name: &str) -> Pixels {
+    pub(crate) fn pixels(&self, name: &str) -> Pixels {
         self.picture(name).unwrap_or_else(|| panic!("{name} was not stored")).0
     }
 }

@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 const SPREAD: f32 = 0.2;
 
 /// Writes the model into `folder`.
-pub fn write(folder: &Path) {
+pub(crate) fn write(folder: &Path) {
     write_configurations(folder);
     let [family] = FAMILIES else { panic!("this model is of the only family") };
     let spec = family.read(folder).unwrap();
@@ -31,11 +31,15 @@ pub fn write(folder: &Path) {
     weights("vae/diffusion_pytorch_model.safetensors", &|recorder| drop(spec.vae(recorder).unwrap()));
 }
 
+/// Shape and bytes of a parameter.
+type Kept = (Vec<usize>, Vec<u8>);
+
 /// Answers a network that asks for its parameters with random ones, and keeps them.
 #[derive(Default)]
 struct Recorder {
     drawn: Cell<u32>,
-    kept: RefCell<BTreeMap<String, (Vec<usize>, Vec<u8>)>>,
+    /// By name.
+    kept: RefCell<BTreeMap<String, Kept>>,
 }
 
 impl Recorder {
