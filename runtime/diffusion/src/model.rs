@@ -187,7 +187,7 @@ impl ModelFolder {
 impl OpenPart {
     fn open(folder: &Path, part: Part, spec: &dyn ModelSpec) -> Result<Self, ModelError> {
         let weights = open_component(&folder.join(part.folder))?;
-        let mismatch = |source| ModelError::Mismatch { part: part.folder, source };
+        let mismatch = |source| ModelError::Mismatch { part: part.folder, source: Box::new(source) };
         ShapeRecorder::of(weights.index(), part, spec).and_then(|expected| expected.check(weights.index())).map_err(mismatch)?;
         Ok(Self { part, weights })
     }

@@ -9,6 +9,8 @@ mod activation;
 mod attention;
 mod combine;
 mod conv2d;
+#[cfg(test)]
+mod fused_tests;
 mod group_norm;
 mod layer_norm;
 mod linear;

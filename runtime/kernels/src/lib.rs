@@ -6,11 +6,21 @@
 //! All of them keep one promise: **the bits of a batch row do not depend on the other rows, on its place among them, or on the number of
 //! threads.** Work is split by row, output channel and position, never along a sum, and no choice of algorithm looks at the batch size.
 //!
-//! This crate holds the project's only `unsafe`: calls into `gemm`, and writes of disjoint tiles from several threads.
+//! This crate holds the project's only `unsafe`: calls into `gemm`, and into functions compiled for the vector units that were detected.
 
-pub mod linear;
-
+mod activation;
+mod attention;
+mod conv2d;
+mod group_norm;
 mod input;
+mod layer_norm;
+mod linear;
 mod matrix;
+mod vector;
 
+pub use activation::{Geglu, Gelu, QuickGelu, Silu};
+pub use attention::Attention;
+pub use conv2d::Conv2d;
+pub use group_norm::GroupNorm;
+pub use layer_norm::LayerNorm;
 pub use linear::Linear;

@@ -35,7 +35,7 @@ impl Linear {
 }
 
 fn product(x: &[f32], batch: usize, weight: &[f32], (outputs, features): (usize, usize), bias: Option<&[f32]>) -> Vec<f32> {
-    let rows = if features == 0 { 0 } else { x.len() / features };
+    let rows = x.len().checked_div(features).unwrap_or(0);
     let mut out = start(rows, outputs, bias);
     if rows == 0 || outputs == 0 {
         return out;

@@ -46,7 +46,7 @@ pub enum ModelError {
         /// The part's folder.
         part: &'static str,
         /// All that does not fit.
-        source: WeightsError,
+        source: Box<WeightsError>,
     },
     /// The family has a part that was not opened.
     #[error("{part} was not opened")]

@@ -17,7 +17,15 @@ pub enum Activation {
 ///
 /// # Errors
 /// When the dtype is not a float.
-pub fn activate(x: &Tensor, activation: Activation, _form: Form) -> Result<Tensor> {
+pub fn activate(x: &Tensor, activation: Activation, form: Form) -> Result<Tensor> {
+    if form.takes_cpu_kernel(x) {
+        let x = x.contiguous()?;
+        return match activation {
+            Activation::Silu => x.apply_op1(kernels::Silu),
+            Activation::Gelu => x.apply_op1(kernels::Gelu),
+            Activation::QuickGelu => x.apply_op1(kernels::QuickGelu),
+        };
+    }
     match activation {
         Activation::Silu => silu(x),
         Activation::Gelu => x.gelu_erf(),
@@ -38,7 +46,10 @@ fn quick_gelu(x: &Tensor) -> Result<Tensor> {
 ///
 /// # Errors
 /// When the last dimension is odd.
-pub fn geglu(x: &Tensor, _form: Form) -> Result<Tensor> {
+pub fn geglu(x: &Tensor, form: Form) -> Result<Tensor> {
+    if form.takes_cpu_kernel(x) {
+        return x.contiguous()?.apply_op1(kernels::Geglu);
+    }
     let half = x.dim(D::Minus1)? / 2;
     let value = x.narrow(D::Minus1, 0, half)?;
     let gate = x.narrow(D::Minus1, half, half)?.contiguous()?;

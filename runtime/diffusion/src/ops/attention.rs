@@ -7,7 +7,10 @@ use super::Form;
 ///
 /// # Errors
 /// When the shapes do not fit.
-pub fn attention(query: &Tensor, key: &Tensor, value: &Tensor, heads: usize, _form: Form) -> Result<Tensor> {
+pub fn attention(query: &Tensor, key: &Tensor, value: &Tensor, heads: usize, form: Form) -> Result<Tensor> {
+    if form.takes_cpu_kernel(query) {
+        return fused(query, key, value, kernels::Attention { heads, causal: false });
+    }
     composed(query, key, value, heads, None)
 }
 
@@ -15,11 +18,18 @@ pub fn attention(query: &Tensor, key: &Tensor, value: &Tensor, heads: usize, _fo
 ///
 /// # Errors
 /// When the shapes do not fit.
-pub fn causal_attention(query: &Tensor, key: &Tensor, value: &Tensor, heads: usize, _form: Form) -> Result<Tensor> {
+pub fn causal_attention(query: &Tensor, key: &Tensor, value: &Tensor, heads: usize, form: Form) -> Result<Tensor> {
+    if form.takes_cpu_kernel(query) {
+        return fused(query, key, value, kernels::Attention { heads, causal: true });
+    }
     let tokens = query.dim(1)?;
     let mask = (0..tokens).flat_map(|t| (0..tokens).map(move |s| if s > t { f32::NEG_INFINITY } else { 0.0 }));
     let mask = Tensor::from_iter(mask, query.device())?.reshape((1, 1, tokens, tokens))?;
     composed(query, key, value, heads, Some(&mask))
+}
+
+fn fused(query: &Tensor, key: &Tensor, value: &Tensor, attention: kernels::Attention) -> Result<Tensor> {
+    query.contiguous()?.apply_op3(&key.contiguous()?, &value.contiguous()?, attention)
 }
 
 pub(super) fn composed(query: &Tensor, key: &Tensor, value: &Tensor, heads: usize, mask: Option<&Tensor>) -> Result<Tensor> {

@@ -15,8 +15,15 @@ pub enum Padding {
 ///
 /// # Errors
 /// When the shapes do not fit or the dtypes differ.
-pub fn conv2d(x: &Tensor, weight: &Tensor, bias: &Tensor, padding: Padding, stride: usize, _form: Form) -> Result<Tensor> {
-    composed(x, weight, bias, padding, stride)
+pub fn conv2d(x: &Tensor, weight: &Tensor, bias: &Tensor, padding: Padding, stride: usize, form: Form) -> Result<Tensor> {
+    if !form.takes_cpu_kernel(x) {
+        return composed(x, weight, bias, padding, stride);
+    }
+    let (padding_before, padding_after) = match padding {
+        Padding::Even(pixels) => (pixels, pixels),
+        Padding::BelowAndRight => (0, 1),
+    };
+    x.contiguous()?.apply_op3(weight, bias, kernels::Conv2d { padding_before, padding_after, stride })
 }
 
 pub(super) fn composed(x: &Tensor, weight: &Tensor, bias: &Tensor, padding: Padding, stride: usize) -> Result<Tensor> {

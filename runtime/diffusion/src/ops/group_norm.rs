@@ -9,7 +9,10 @@ use super::activation::silu;
 ///
 /// # Errors
 /// When C is not a multiple of `groups`, or the shapes do not fit.
-pub fn group_norm(x: &Tensor, weight: &Tensor, bias: &Tensor, groups: usize, epsilon: f64, then_silu: bool, _form: Form) -> Result<Tensor> {
+pub fn group_norm(x: &Tensor, weight: &Tensor, bias: &Tensor, groups: usize, epsilon: f64, then_silu: bool, form: Form) -> Result<Tensor> {
+    if form.takes_cpu_kernel(x) {
+        return x.contiguous()?.apply_op3(weight, bias, kernels::GroupNorm { groups, epsilon, then_silu });
+    }
     composed(x, weight, bias, groups, epsilon, then_silu)
 }
 

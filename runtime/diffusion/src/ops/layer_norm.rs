@@ -8,7 +8,10 @@ use super::Form;
 ///
 /// # Errors
 /// When the shapes do not fit.
-pub fn layer_norm(x: &Tensor, weight: &Tensor, bias: &Tensor, epsilon: f64, _form: Form) -> Result<Tensor> {
+pub fn layer_norm(x: &Tensor, weight: &Tensor, bias: &Tensor, epsilon: f64, form: Form) -> Result<Tensor> {
+    if form.takes_cpu_kernel(x) {
+        return x.contiguous()?.apply_op3(weight, bias, kernels::LayerNorm { epsilon });
+    }
     composed(x, weight, bias, epsilon)
 }
 

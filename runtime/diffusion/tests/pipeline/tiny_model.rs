@@ -14,12 +14,12 @@ use diffusion::{DType, Device, Tensor};
 use serde_json::{Value, json};
 
 /// The configuration files, free to be changed before [`TinyModel::write`].
-pub struct TinyModel {
-    pub model_index: Value,
-    pub text_encoder: Value,
-    pub unet: Value,
-    pub vae: Value,
-    pub scheduler: Value,
+pub(crate) struct TinyModel {
+    pub(crate) model_index: Value,
+    pub(crate) text_encoder: Value,
+    pub(crate) unet: Value,
+    pub(crate) vae: Value,
+    pub(crate) scheduler: Value,
 }
 
 /// Letters the tokenizer knows; everything else is unknown to it.
@@ -58,7 +58,7 @@ impl Default for TinyModel {
 
 impl TinyModel {
     /// Writes configurations, tokenizer and the weights that the configurations describe.
-    pub fn write(&self, folder: &Path) {
+    pub(crate) fn write(&self, folder: &Path) {
         for (name, value) in [
             ("model_index.json", &self.model_index),
             ("scheduler/scheduler_config.json", &self.scheduler),
@@ -95,7 +95,7 @@ impl TinyModel {
     }
 
     /// Writes it somewhere and loads it in f32 on the CPU.
-    pub fn load(&self) -> Arc<Model> {
+    pub(crate) fn load(&self) -> Arc<Model> {
         let folder = tempfile::tempdir().expect("folder");
         self.write(folder.path());
         let open = ModelFolder::open(folder.path()).expect("model");
