@@ -63,3 +63,59 @@ fn deviation(values: &Tensor) -> Result<Tensor> {
     };
     values.reshape((images, ()))?.var_keepdim(D::Minus1)?.sqrt()?.reshape(shape)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use candle_core::Device;
+
+    fn tensor(values: &[f32], shape: &[usize]) -> Tensor {
+        Tensor::from_slice(values, shape, &Device::Cpu).unwrap()
+    }
+
+    fn values(tensor: &Tensor) -> Vec<f32> {
+        tensor.flatten_all().unwrap().to_vec1().unwrap()
+    }
+
+    #[test]
+    fn guidance_is_on_above_one_only() {
+        for (scale, count) in [(0.0, 1), (1.0, 1), (1.0001, 2), (7.5, 2)] {
+            assert_eq!(Guidance { scale, rescale: 0.0 }.branches().len(), count, "{scale}");
+        }
+    }
+
+    #[test]
+    fn prediction_moves_from_negative_towards_and_beyond_positive() {
+        let negative = tensor(&[1.0, 2.0, 3.0, 4.0], &[1, 2, 2]);
+        let positive = tensor(&[2.0, 0.0, 3.0, 5.0], &[1, 2, 2]);
+        let guidance = Guidance { scale: 3.0, rescale: 0.0 };
+        assert_eq!(values(&guidance.combine(&negative, &positive).unwrap()), [4.0, -4.0, 3.0, 7.0]);
+    }
+
+    #[test]
+    fn full_rescale_gives_the_deviation_of_the_positive_prediction() {
+        let negative = tensor(&[1.0, 2.0, 3.0, 4.0, 0.0, 1.0, 5.0, 9.0], &[2, 1, 2, 2]);
+        let positive = tensor(&[2.0, 0.0, 3.0, 5.0, 1.0, 1.0, 2.0, 3.0], &[2, 1, 2, 2]);
+        let combined = Guidance { scale: 3.0, rescale: 1.0 }.combine(&negative, &positive).unwrap();
+        let (found, expected) = (deviation(&combined).unwrap(), deviation(&positive).unwrap());
+        for (found, expected) in values(&found).into_iter().zip(values(&expected)) {
+            assert!((found - expected).abs() < 1e-5, "{found} for {expected}");
+        }
+        // Unbiased: of 2, 0, 3, 5 the squared deviations sum to 13, over 3.
+        assert!((values(&expected)[0] - (13.0_f32 / 3.0).sqrt()).abs() < 1e-6);
+    }
+
+    #[test]
+    fn each_image_of_a_batch_comes_out_as_alone() {
+        let negative: Vec<f32> = (0..24).map(|at| (at as f32).sin()).collect();
+        let positive: Vec<f32> = (0..24).map(|at| (at as f32 * 1.7).cos()).collect();
+        let guidance = Guidance { scale: 7.5, rescale: 0.7 };
+        let both = guidance.combine(&tensor(&negative, &[2, 3, 2, 2]), &tensor(&positive, &[2, 3, 2, 2])).unwrap();
+        for image in 0..2 {
+            let part = image * 12..(image + 1) * 12;
+            let (negative, positive) = (&negative[part.clone()], &positive[part.clone()]);
+            let alone = guidance.combine(&tensor(negative, &[3, 2, 2]), &tensor(positive, &[3, 2, 2])).unwrap();
+            assert_eq!(values(&alone), values(&both)[part]);
+        }
+    }
+}

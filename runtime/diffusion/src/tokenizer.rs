@@ -25,8 +25,9 @@ use crate::json::ConfigError;
 pub const MAX_TEXT_BYTES: usize = 32 << 10;
 
 /// Splits repaired, lower-case text into words. The reference's pattern: the first five alternatives ignore case, for which
-/// only `ſ` (whose simple case folding is `s`) is left in lower-case text.
-const WORDS: &str = r"(?i:<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d)|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+";
+/// only `ſ` (whose simple case folding is `s`) is left in lower-case text. U+0345 alone is passed over: the reference's engine,
+/// blind to case, takes it for no letter (it is none) and for no other character (it folds to iota).
+const WORDS: &str = r"(?i:<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d)|\p{L}+|\p{N}|[^\s\p{L}\p{N}\u{345}]+";
 
 /// Words that are tokens as they stand, without an end-of-word mark.
 const WHOLE_WORDS: [&str; 2] = ["<|startoftext|>", "<|endoftext|>"];

@@ -1,4 +1,6 @@
-//! From stored bytes to a tensor: any stored float into any float, rounded to nearest once. No alignment is assumed.
+//! From stored bytes to a tensor: any stored float into any float, rounded to nearest. No alignment is assumed.
+//!
+//! 64-bit floats reach the 16-bit ones by way of 32 bits, as in the reference.
 
 use candle_core::{DType, Device, Shape, Tensor, WithDType};
 use half::{bf16, f16};
@@ -72,7 +74,7 @@ impl Float for f16 {
         Self::from_f32(value)
     }
     fn from_f64(value: f64) -> Self {
-        Self::from_f64(value)
+        Self::from_f32(value as f32)
     }
 }
 
@@ -87,7 +89,7 @@ impl Float for bf16 {
         Self::from_f32(value)
     }
     fn from_f64(value: f64) -> Self {
-        Self::from_f64(value)
+        Self::from_f32(value as f32)
     }
 }
 
@@ -136,12 +138,15 @@ mod tests {
     }
 
     #[test]
-    fn rounding_is_to_nearest_and_happens_once() {
-        // Halfway between two bf16 plus a little: through f32 alone it would look like a tie and go to even.
-        let value = 1.0 + 2.0_f64.powi(-8) + 2.0_f64.powi(-40);
-        let loaded = load(StoredDtype::F64, &value.to_le_bytes(), DType::BF16);
-        let loaded = loaded.to_dtype(DType::F64).unwrap().to_vec1::<f64>().unwrap();
-        assert_eq!(loaded, [1.0 + 2.0_f64.powi(-7)]);
+    fn rounding_is_to_nearest_with_ties_to_even() {
+        for (value, expected) in [
+            (1.0 + 2.0_f32.powi(-8), 1.0),
+            (1.0 + 2.0_f32.powi(-8) + 2.0_f32.powi(-20), 1.0 + 2.0_f32.powi(-7)),
+            (1.0 + 3.0 * 2.0_f32.powi(-8), 1.0 + 2.0_f32.powi(-6)),
+        ] {
+            let loaded = load(StoredDtype::F32, &value.to_le_bytes(), DType::BF16);
+            assert_eq!(loaded.to_dtype(DType::F32).unwrap().to_vec1::<f32>().unwrap(), [expected]);
+        }
     }
 
     #[test]
