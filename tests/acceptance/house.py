@@ -35,11 +35,22 @@ def free_port():
         return probe.getsockname()[1]
 
 
+def copy_manifests(folder: pathlib.Path):
+    """The repository's manifests in a folder of their own; EMULSION_DEMO_MODEL may name another demo model than theirs."""
+    folder.mkdir()
+    model = pathlib.Path(os.environ.get("EMULSION_DEMO_MODEL", REPOSITORY / "models" / "demo")).resolve()
+    for manifest in (REPOSITORY / "models").glob("*.yaml"):
+        (folder / manifest.name).write_text(manifest.read_text().replace("file://./demo", f"file://{model}"))
+    return folder
+
+
 class House:
     """A router on a free port. `settings` are EMULSION_* variables without their prefix."""
 
-    def __init__(self, folder: pathlib.Path, manifests=REPOSITORY / "models", **settings):
-        self.manifests = manifests
+    def __init__(self, folder: pathlib.Path, manifests=None, **settings):
+        self.manifests = manifests or REPOSITORY / "models"
+        if not manifests and "EMULSION_DEMO_MODEL" in os.environ:
+            self.manifests = copy_manifests(folder / "manifests")
         self.binary = debug_binary("EMULSION_ROUTER", "emulsion-router")
         self.data = folder / "data"
         self.log = folder / "router.log"

@@ -16,7 +16,7 @@ COLOURS = {
     "black": (15, 15, 15),
 }
 BORDER_PIXELS = 3
-CENTRE_PIXELS = 8
+SMALLEST_SHAPE_PIXELS = 40
 # A disc fills π/4 of its bounding box; soft edges move that by a few hundredths. A square fills all, a triangle half.
 CIRCLE_FILL = (0.68, 0.9)
 SQUARE_FILL = 0.93
@@ -37,8 +37,10 @@ def look(png: bytes):
 
     border = numpy.ones_like(nearest, dtype=bool)
     border[BORDER_PIXELS:-BORDER_PIXELS, BORDER_PIXELS:-BORDER_PIXELS] = False
-    middle = [slice((extent - CENTRE_PIXELS) // 2, (extent + CENTRE_PIXELS) // 2) for extent in (height, width)]
-    background, shape = commonest(nearest[border]), commonest(nearest[middle[0], middle[1]])
+    background = commonest(nearest[border])
+    # Wherever it lies; a surface with hardly another pixel has none.
+    others = nearest[nearest != background]
+    shape = commonest(others) if others.size >= SMALLEST_SHAPE_PIXELS else background
     names = list(COLOURS)
     return {
         "background": names[background],

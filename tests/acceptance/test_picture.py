@@ -39,6 +39,11 @@ def test_a_small_shape_is_told(shape):
     assert look(drawn(shape, "red", "blue", (25, 25, 39, 39)))["shape"] == expected
 
 
+def test_a_shape_is_found_away_from_the_middle():
+    seen = look(drawn("circle", "red", "blue", (38, 8, 60, 30)))
+    assert (seen["shape_colour"], seen["background"], seen["shape"]) == ("red", "blue", "circle")
+
+
 def test_a_plain_surface_has_no_circle():
     seen = look(drawn("circle", "blue", "blue"))
     assert (seen["shape_colour"], seen["background"]) == ("blue", "blue")

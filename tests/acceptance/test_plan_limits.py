@@ -1,7 +1,7 @@
 """A plan's limits hold, and a refusal says when to come back."""
 
 from asking import LONG_WORK, RED_CIRCLE, TEXT_TO_IMAGE, assert_modelslab_error, assert_openai_error, assert_success
-from house import REPOSITORY
+from house import copy_manifests
 
 # Free: 60 requests a minute with bursts of 20, 100 calls a day, 10 requests waiting.
 BURST = 20
@@ -79,11 +79,7 @@ spec:
 
 
 def test_the_calls_of_a_day_are_counted_and_then_refused(fresh_house, tmp_path):
-    manifests = tmp_path / "manifests"
-    manifests.mkdir()
-    for manifest in (REPOSITORY / "models").glob("*.yaml"):
-        text = manifest.read_text().replace("file://./demo", f"file://{REPOSITORY}/models/demo")
-        (manifests / manifest.name).write_text(text)
+    manifests = copy_manifests(tmp_path / "manifests")
     (manifests / "trial.yaml").write_text(TRIAL_PLAN)
     house = fresh_house(manifests=manifests)
     key = house.key(plan="trial")

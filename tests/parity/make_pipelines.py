@@ -164,7 +164,7 @@ def make(folder: pathlib.Path):
     velocity = EulerDiscreteScheduler(**SCHEDULE, prediction_type="v_prediction", timestep_spacing="trailing")
     pipeline(tokenizer, encoder, deep_unet, deep_vae, velocity).save_pretrained(folder / "deep")
 
-    pipeline(tokenizer, encoder, unet, vae).save_pretrained(folder / "foreign-keys")
+    pipeline(tokenizer, encoder, unet, vae, EulerDiscreteScheduler()).save_pretrained(folder / "foreign-keys")
     config = folder / "foreign-keys" / "scheduler" / "scheduler_config.json"
     config.write_text(json.dumps(FOREIGN_SCHEDULER_CONFIG, indent=2))
 
