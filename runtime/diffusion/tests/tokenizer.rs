@@ -111,3 +111,40 @@ fn broken_folders_are_refused_by_file_and_reason() {
     let missing = tempfile::tempdir().unwrap();
     assert!(Tokenizer::open(missing.path()).unwrap_err().to_string().contains("vocab.json"));
 }
+
+/// Nothing in the way of a text may cost more than about linear time; a test that hangs would say so.
+#[test]
+fn hostile_texts_of_full_length_are_encoded() {
+    let tokenizer = Tokenizer::open(&folder().join("vocabulary")).unwrap();
+    for piece in [
+        "a",
+        "the",
+        "Ã",
+        "Ã©",
+        "â€œ ",
+        "â€™Ã",
+        "&amp;",
+        "&amp;amp;amp;",
+        "&#38;",
+        "&",
+        "\u{301}",
+        "\u{1b}[",
+        "猫",
+        "😀",
+        "'",
+        "<|endoftext|>",
+        "<|",
+        "\n",
+        "é\n",
+        "Ã \n",
+        "ﬁ",
+        "\u{80}",
+        "ðŸ˜€",
+        "Ð¿",
+        "ß<",
+        "x\u{fffd}",
+    ] {
+        let text = piece.repeat(MAX_TEXT_BYTES / piece.len());
+        assert_eq!(tokenizer.encode_padded(&text).unwrap().ids.len(), 77);
+    }
+}

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use memmap2::Mmap;
 
@@ -100,7 +100,7 @@ fn foreign_format(first: &[u8]) -> Option<(&'static str, &'static str)> {
 }
 
 /// What a file that is not named safetensors is, for a message; `None` if it cannot be read or is nothing known.
-pub(super) fn recognise(path: &PathBuf) -> Option<(&'static str, &'static str)> {
+pub(super) fn recognise(path: &Path) -> Option<(&'static str, &'static str)> {
     let (file, _) = open_regular(path).ok()?;
     let mut first = Vec::new();
     file.take(SIGNATURE_BYTES).read_to_end(&mut first).ok()?;

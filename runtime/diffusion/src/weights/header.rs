@@ -7,7 +7,7 @@ use std::fmt;
 use std::ops::Range;
 
 use serde::Deserialize;
-use serde::de::{Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
+use serde::de::{Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use super::StoredDtype;
 
@@ -170,7 +170,7 @@ fn check(raw: Vec<(String, RawEntry)>, start: u64, file_bytes: u64) -> Result<He
         };
         tensors.push((name, HeaderEntry { dtype: entry.dtype, shape, range: range.0..range.1 }));
     }
-    tensors.sort_by(|one, two| (one.1.range.start, one.1.range.end).cmp(&(two.1.range.start, two.1.range.end)));
+    tensors.sort_by_key(|(_, entry)| (entry.range.start, entry.range.end));
     let mut covered = start;
     let mut before = "";
     for (name, entry) in &tensors {
@@ -256,11 +256,29 @@ fn read_dtype<'de, D: Deserializer<'de>>(deserializer: D) -> Result<StoredDtype,
 }
 
 fn read_shape<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u64>, D::Error> {
-    let shape = Vec::<u64>::deserialize(deserializer)?;
-    if shape.len() > MAX_RANK {
-        return Err(D::Error::custom(format_args!("a shape of {} dimensions; at most {MAX_RANK} are known", shape.len())));
+    deserializer.deserialize_seq(ShapeVisitor)
+}
+
+/// Stops at [`MAX_RANK`], so that a shape as long as the header is never held in memory.
+struct ShapeVisitor;
+
+impl<'de> Visitor<'de> for ShapeVisitor {
+    type Value = Vec<u64>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "a shape of at most {MAX_RANK} dimensions")
     }
-    Ok(shape)
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut sizes: A) -> Result<Vec<u64>, A::Error> {
+        let mut shape = Vec::with_capacity(MAX_RANK);
+        while let Some(size) = sizes.next_element()? {
+            if shape.len() == MAX_RANK {
+                return Err(A::Error::invalid_length(MAX_RANK + 1, &self));
+            }
+            shape.push(size);
+        }
+        Ok(shape)
+    }
 }
 
 /// Hostile names can be as long as the header; messages must not be.
