@@ -7,15 +7,30 @@ use serde::{Deserialize, Serialize};
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum Event {
     /// Waits behind this many other generations.
-    Queued { ahead: u32 },
+    Queued {
+        ahead: u32,
+    },
     /// The weights are being read; `bytes_total` is 0 until the header was read.
-    Loading { bytes_done: u64, bytes_total: u64 },
+    Loading {
+        bytes_done: u64,
+        bytes_total: u64,
+    },
     /// Some image of the request finished one more denoiser evaluation.
-    Step { image: u32, evaluation: u32, evaluations: u32 },
+    Step {
+        image: u32,
+        evaluation: u32,
+        evaluations: u32,
+    },
     /// A look at an unfinished image: base64 of a PNG.
-    Preview { image: u32, index: u32, png_base64: String },
+    Preview {
+        image: u32,
+        index: u32,
+        png_base64: String,
+    },
     /// Every image was stored at its target.
-    Done { timings: Timings },
+    Done {
+        timings: Timings,
+    },
     Failed(Failure),
 }
 

@@ -28,7 +28,7 @@ use crate::denoiser::Denoiser;
 use crate::exec::Exec;
 use crate::family::{self, Defaults, ModelSpec, PARTS, Part};
 use crate::json::Config;
-use crate::sampler;
+use crate::sampler::{self, SamplerError};
 use crate::text::PromptEncoder;
 use crate::tokenizer::Tokenizer;
 use crate::vae::Vae;
@@ -96,7 +96,11 @@ impl ModelFolder {
         let model_index = Config::open(folder.join("model_index.json"))?;
         let spec = family::detect(&model_index)?.read(folder)?;
         let scheduler = Config::open(folder.join("scheduler/scheduler_config.json"))?;
-        sampler::from_config(&scheduler, None, &Map::new())?;
+        match sampler::from_config(&scheduler, None, &Map::new()) {
+            // Requests may name one that is served; only those that don't are refused.
+            Ok(_) | Err(SamplerError::UnknownSampler { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
         let parts = PARTS.into_iter().map(|part| OpenPart::open(folder, part, spec.as_ref())).collect::<Result<_, _>>()?;
         let open = Self { folder: folder.to_path_buf(), spec, scheduler, parts, digest: OnceLock::new() };
         open.open_tokenizer()?;

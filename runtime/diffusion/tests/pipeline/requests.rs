@@ -73,3 +73,14 @@ fn what_is_asked_for_matters() {
     assert_eq!(final_latents(&model, &Request { negative_prompt: Some(String::new()), ..base.clone() }), latents);
     assert_eq!(final_latents(&model, &Request { clip_skip: Some(0), ..base }), latents);
 }
+
+#[test]
+fn folder_with_an_unserved_sampler_draws_when_the_request_names_a_served_one() {
+    let mut folder = TinyModel::default();
+    folder.scheduler["_class_name"] = json!("PNDMScheduler");
+    let model = folder.load();
+    let own = prepare(&model, &request(&model), &InjectedTensors::default()).unwrap_err();
+    assert!(own.is_invalid_request() && own.to_string().contains("PNDMScheduler"), "{own}");
+    let named = Request { sampler: Some("DDIMScheduler".into()), ..request(&model) };
+    assert_eq!(final_latents(&model, &named), final_latents(&TinyModel::default().load(), &named));
+}
