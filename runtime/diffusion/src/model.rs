@@ -19,7 +19,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use candle_core::{DType, Device};
-use serde_json::Map;
+use serde_json::{Map, Value};
 
 pub use error::ModelError;
 pub use inspection::{ComponentInspection, Inspection, TensorInspection};
@@ -27,7 +27,7 @@ pub use inspection::{ComponentInspection, Inspection, TensorInspection};
 use crate::denoiser::Denoiser;
 use crate::exec::Exec;
 use crate::family::{self, Defaults, ModelSpec, PARTS, Part};
-use crate::json::Config;
+use crate::json::{Config, ConfigError};
 use crate::sampler::{self, SamplerError};
 use crate::text::PromptEncoder;
 use crate::tokenizer::Tokenizer;
@@ -78,6 +78,16 @@ pub struct ModelFolder {
     digest: OnceLock<String>,
 }
 
+/// The scheduler's configuration under the class that `model_index.json` names: as in diffusers, that one counts where the two differ.
+fn open_scheduler(folder: &Path, model_index: &Config) -> Result<Config, ConfigError> {
+    let scheduler = Config::open(folder.join("scheduler/scheduler_config.json"))?;
+    let named = model_index.value("scheduler").and_then(|library_and_class| library_and_class.get(1));
+    Ok(match named {
+        Some(class @ Value::String(_)) => scheduler.overridden(&Map::from_iter([("_class_name".to_owned(), class.clone())])),
+        _ => scheduler,
+    })
+}
+
 #[derive(Debug)]
 struct OpenPart {
     part: Part,
@@ -95,7 +105,7 @@ impl ModelFolder {
         }
         let model_index = Config::open(folder.join("model_index.json"))?;
         let spec = family::detect(&model_index)?.read(folder)?;
-        let scheduler = Config::open(folder.join("scheduler/scheduler_config.json"))?;
+        let scheduler = open_scheduler(folder, &model_index)?;
         match sampler::from_config(&scheduler, None, &Map::new()) {
             // Requests may name one that is served; only those that don't are refused.
             Ok(_) | Err(SamplerError::UnknownSampler { .. }) => {}

@@ -77,10 +77,19 @@ fn what_is_asked_for_matters() {
 #[test]
 fn folder_with_an_unserved_sampler_draws_when_the_request_names_a_served_one() {
     let mut folder = TinyModel::default();
-    folder.scheduler["_class_name"] = json!("PNDMScheduler");
+    folder.model_index["scheduler"][1] = json!("PNDMScheduler");
     let model = folder.load();
     let own = prepare(&model, &request(&model), &InjectedTensors::default()).unwrap_err();
     assert!(own.is_invalid_request() && own.to_string().contains("PNDMScheduler"), "{own}");
     let named = Request { sampler: Some("DDIMScheduler".into()), ..request(&model) };
     assert_eq!(final_latents(&model, &named), final_latents(&TinyModel::default().load(), &named));
+}
+
+#[test]
+fn sampler_of_a_folder_is_the_one_its_model_index_names() {
+    let mut folder = TinyModel::default();
+    folder.model_index["scheduler"] = json!(["diffusers", "EulerDiscreteScheduler"]);
+    assert_eq!(folder.load().default_sampler(), "EulerDiscreteScheduler");
+    folder.model_index["scheduler"] = json!([null, null]);
+    assert_eq!(folder.load().default_sampler(), "DDIMScheduler");
 }
