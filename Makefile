@@ -16,11 +16,12 @@ DATA_DIR ?= data
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-# Always the whole workspace: building single packages would compile their dependencies again, with other features.
+# For tests always the whole workspace: building single packages would compile their dependencies again, with other features.
 build: ## build everything
 	cargo build --locked --workspace --all-targets
 
-run: build ## build and start everything on this machine: no cluster, no database server, no GPU
+run: ## build and start everything on this machine: no cluster, no database server, no GPU
+	cargo build --locked -p router -p runtime
 	@exec $(BIN)/emulsion-router local --listen $(LISTEN) --data-dir $(DATA_DIR) --manifests models
 
 test: lint crates-alone test-rust test-parity test-acceptance ## everything; says what it skipped and why
@@ -38,11 +39,14 @@ test-unit: ## the tests of single crates: seconds, once built
 test-rust: build ## all Rust tests
 	cargo test --locked --workspace
 
+# Clients and diffusers are Python: without it these two say so, and the rest of the tests count.
+NEEDS_PYTHON = python3 -c 'import ensurepip, venv' 2>/dev/null || { echo "skipped $@: it needs python3 with its venv module"; exit 0; };
+
 test-parity: build ## against diffusers, step by step
-	EMULSION_RUNTIME=$(BIN)/emulsion-runtime tests/parity/run.sh
+	@$(NEEDS_PYTHON) EMULSION_RUNTIME=$(BIN)/emulsion-runtime tests/parity/run.sh
 
 test-acceptance: build ## real clients against the real binaries, and kills
-	EMULSION_ROUTER=$(BIN)/emulsion-router EMULSION_RUNTIME=$(BIN)/emulsion-runtime tests/acceptance/run.sh
+	@$(NEEDS_PYTHON) EMULSION_ROUTER=$(BIN)/emulsion-router EMULSION_RUNTIME=$(BIN)/emulsion-runtime tests/acceptance/run.sh
 
 generate: ## write the generated CRDs again
 	cargo run --locked -p crds --example generate
