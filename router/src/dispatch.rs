@@ -252,6 +252,8 @@ impl Dispatcher {
         Dispatch {
             id: entry.id,
             model: ModelSource { id: entry.request.model.clone(), uri: weights.uri.clone(), sha256: weights.sha256.clone() },
+            inputs: Vec::new(),
+            adapters: Vec::new(),
             outputs: (0..entry.request.samples).map(target).collect(),
             deadline_ms: milliseconds(WORK_DEADLINE),
             partial_images: tracked.partial_images,

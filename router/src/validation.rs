@@ -29,6 +29,9 @@ pub fn normalise(request: ImageRequest, model: &Model, draw_seed: impl FnOnce() 
     if request.prompt_syntax != PromptSyntax::Plain {
         return Err(Refusal::NotSupported { feature: format!("the prompt syntax {:?}", request.prompt_syntax) });
     }
+    if let Some(field) = request.extensions().next() {
+        return Err(Refusal::NotSupported { feature: format!("the field {field}") });
+    }
     check_prompts(&request)?;
     check_numbers(&request)?;
     let limits = &model.limits;

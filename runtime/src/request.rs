@@ -108,6 +108,9 @@ fn check_kind(request: &ImageRequest) -> Result<(), InvalidRequest> {
     if request.prompt_syntax != PromptSyntax::Plain {
         return Err(InvalidRequest::Unserved { what: format!("the prompt syntax {:?}", request.prompt_syntax) });
     }
+    if let Some(field) = request.extensions().next() {
+        return Err(InvalidRequest::Unserved { what: format!("the field {field}") });
+    }
     Ok(())
 }
 

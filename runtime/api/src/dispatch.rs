@@ -11,6 +11,12 @@ pub struct Dispatch {
     pub id: Uuid,
     pub model: ModelSource,
     pub request: ImageRequest,
+    /// Where each picture that the request names is.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub inputs: Vec<InputSource>,
+    /// Where each adapter and embedding that the request names is.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub adapters: Vec<ModelSource>,
     /// One target per sample, in order.
     pub outputs: Vec<OutputTarget>,
     /// Milliseconds the replica may spend, queueing and loading included, before it gives the generation up.
@@ -33,6 +39,21 @@ pub struct ModelSource {
     /// sha256 the model must have, in hex, where one was declared.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sha256: Option<String>,
+}
+
+/// Where one input picture is. What it is was decided at the edge; the replica still trusts neither its bytes nor its size.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InputSource {
+    /// Of its bytes, in hex; the request names it so.
+    pub sha256: String,
+    /// A URL that was signed for reading it. It is a secret: it is never logged.
+    pub get_url: String,
+}
+
+impl std::fmt::Debug for InputSource {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("InputSource").field("sha256", &self.sha256).field("get_url", &"<signed>").finish()
+    }
 }
 
 /// Where one finished image goes.

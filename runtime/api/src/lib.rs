@@ -18,9 +18,9 @@ mod event;
 mod request;
 mod state;
 
-pub use dispatch::{Dispatch, ModelSource, OutputTarget};
+pub use dispatch::{Dispatch, InputSource, ModelSource, OutputTarget};
 pub use event::{Event, Failure, FailureReason, Timings, WeightsTier};
-pub use request::{ImageRequest, PromptSyntax, Task};
+pub use request::{AdapterUse, ImageRequest, Margins, PromptSyntax, Task};
 pub use state::{ReplicaState, ResidentModel};
 
 /// Path, below a replica's address, that takes a [`Dispatch`] and answers with a stream of [`Event`]s.

@@ -76,6 +76,8 @@ impl House {
         Dispatch {
             id: uuid::Uuid::nil(),
             model: self.source("demo"),
+            inputs: Vec::new(),
+            adapters: Vec::new(),
             request,
             outputs: vec![self.storage.target(name)],
             deadline_ms: PATIENCE.as_millis() as u64,
