@@ -46,6 +46,9 @@ pub struct Local {
     /// How long a fetch waits for its images before it is answered "processing".
     #[arg(long, env = "EMULSION_FETCH_WAIT", default_value = "25s", value_parser = duration)]
     pub fetch_wait: Duration,
+    /// How long a call's body may take to arrive.
+    #[arg(long, env = "EMULSION_BODY_TIMEOUT", default_value = "30s", value_parser = duration)]
+    pub body_timeout: Duration,
     /// How long a replica may be without work before it ends; absent, each pool and model says so itself.
     #[arg(long, env = "EMULSION_REPLICA_IDLE_AFTER", value_parser = duration)]
     pub replica_idle_after: Option<Duration>,

@@ -79,8 +79,13 @@ pub async fn serve(options: Local) -> Result<(), LocalError> {
         metrics,
     )?;
     let public_url = options.public_url.clone().unwrap_or_else(|| format!("http://{}", reachable(address)));
-    let settings =
-        Settings { public_url: options.public_url, sync_wait: options.sync_wait, fetch_wait: options.fetch_wait, ..Settings::default() };
+    let settings = Settings {
+        public_url: options.public_url,
+        sync_wait: options.sync_wait,
+        fetch_wait: options.fetch_wait,
+        body_timeout: options.body_timeout,
+        ..Settings::default()
+    };
     let service = Service::new(settings, dispatcher);
     service.announce().await?;
 

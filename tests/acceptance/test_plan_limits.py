@@ -1,7 +1,12 @@
 """A plan's limits hold, and a refusal says when to come back."""
 
+import json
+
+import pytest
+
 from asking import LONG_WORK, RED_CIRCLE, TEXT_TO_IMAGE, assert_modelslab_error, assert_openai_error, assert_success
-from house import copy_manifests
+from house import CALL_SECONDS, copy_manifests
+from patience import eventually
 
 # Free: 60 requests a minute with bursts of 20, 100 calls a day, 10 requests waiting.
 BURST = 20
@@ -62,26 +67,22 @@ def test_more_waiting_requests_than_the_plan_allows_are_refused(fresh_house):
 
 
 TRIAL_CALLS = 3
-TRIAL_PLAN = f"""
-apiVersion: emulsion.dev/v1alpha1
-kind: TenantPlan
-metadata:
-  name: trial
-spec:
-  price: "0"
-  callsPerDay: {TRIAL_CALLS}
-  requestsPerMinute: 1000
-  burst: 100
-  parallelImages: 1
-  queueDepth: 10
-  weight: 1
-"""
+SECONDS_OF = {"day": 24 * 60 * 60, "month": 31 * 24 * 60 * 60}
 
 
-def test_the_calls_of_a_day_are_counted_and_then_refused(fresh_house, tmp_path):
-    manifests = copy_manifests(tmp_path / "manifests")
-    (manifests / "trial.yaml").write_text(TRIAL_PLAN)
-    house = fresh_house(manifests=manifests)
+def with_trial_plan(folder, limits):
+    """Manifests that declare the plan "trial" beside the shipped ones."""
+    plan = {"price": "0", "requestsPerMinute": 1000, "burst": 100, "parallelImages": 1, "queueDepth": 10, "weight": 1}
+    manifest = {"apiVersion": "emulsion.dev/v1alpha1", "kind": "TenantPlan", "metadata": {"name": "trial"}, "spec": plan | limits}
+    manifests = copy_manifests(folder)
+    # JSON is YAML.
+    (manifests / "trial.yaml").write_text(json.dumps(manifest))
+    return manifests
+
+
+@pytest.mark.parametrize(("window", "limit"), [("day", "callsPerDay"), ("month", "callsPerMonth")])
+def test_the_calls_of_a_window_are_counted_and_then_refused(fresh_house, tmp_path, window, limit):
+    house = fresh_house(manifests=with_trial_plan(tmp_path / "manifests", {limit: TRIAL_CALLS}))
     key = house.key(plan="trial")
     quick = RED_CIRCLE | {"key": key, "num_inference_steps": 2}
 
@@ -90,7 +91,22 @@ def test_the_calls_of_a_day_are_counted_and_then_refused(fresh_house, tmp_path):
     for _ in range(TRIAL_CALLS):
         assert_success(house, house.post(TEXT_TO_IMAGE, quick).json())
     reply = house.post(TEXT_TO_IMAGE, quick)
-    assert_modelslab_error(reply, 429, "day")
-    # The next day may begin in a second.
-    assert 1 <= reply.json()["retry_after"] <= 24 * 60 * 60
+    assert_modelslab_error(reply, 429, window)
+    # The next window may begin in a second.
+    assert 1 <= reply.json()["retry_after"] <= SECONDS_OF[window]
     assert house.usage(key)["calls"] == TRIAL_CALLS
+
+
+def test_a_plans_images_in_parallel_are_held_while_another_tenants_run(fresh_house, tmp_path):
+    house = fresh_house(manifests=with_trial_plan(tmp_path / "manifests", {"parallelImages": 1}), drain="0s")
+    waiting_and_running = lambda: tuple(
+        house.metric(f"emulsion_router_{name}_requests") for name in ("queued", "in_flight")
+    )
+    long = LONG_WORK | {"samples": 1, "instant_response": True}
+    key = house.key(plan="trial")
+    for _ in range(3):
+        assert house.post(TEXT_TO_IMAGE, long | {"key": key}).json()["status"] == "processing"
+    eventually("one of three runs", lambda: waiting_and_running() == (2, 1), CALL_SECONDS)
+    # The replica has room: it takes another tenant's at once, beside the first.
+    assert house.post(TEXT_TO_IMAGE, long | {"key": house.key(plan="trial")}).json()["status"] == "processing"
+    eventually("one of each tenant runs", lambda: waiting_and_running() == (2, 2), CALL_SECONDS)
