@@ -4,6 +4,11 @@ Two stages. `train` teaches encoder and decoder together; then the latents' mean
 folded into the 1 x 1 convolutions around them, which makes 0.18215 the exact scaling factor.
 `sharpen` then goes on with the decoder alone, edges weighted; latents stay what they are, so the
 denoiser may be trained at the same time.
+
+What a denoiser finds hard is telling colours apart whose latents lie near each other (yellow and
+orange, blue and purple): through strong noise they look the same. So while `train` runs, a linear
+probe has to name the colour of every plain cell from its latent with noise added, and the encoder
+learns to spread the named colours. The probe is thrown away afterwards.
 """
 
 import random
@@ -14,7 +19,7 @@ import torch
 from diffusers import AutoencoderKL
 from torch.nn import functional
 
-from grammar import training_scene
+from grammar import COLOURS, training_scene
 from progress import Stage, apply_rate
 from render import render, render_free
 
@@ -24,10 +29,14 @@ POOL_IMAGES = 10_000
 FREE_SHARE = 0.25
 CROP_SIZE = 32
 CROP_SHARE = 0.65  # of the first stage, on crops, which cost a quarter
-BATCH_CROPS, BATCH_IMAGES = 16, 8
+BATCH_CROPS, BATCH_IMAGES = 32, 16
 KL_WEIGHT = 5e-4
 TRAIN_RATE, SHARPEN_RATE = 2e-3, 1e-3
 EDGE_WEIGHT = 5.0
+PROBE_WEIGHT = 0.05
+PROBE_NOISE = 0.5  # in deviations of the latents
+NO_COLOUR = -100  # cross_entropy's ignore_index
+PLAIN_CELL = 0.03  # -1...1: a cell that varies, or differs from its colour, by less than this is plain
 LATENT_NOISE = 0.1  # up to this many deviations, as the denoiser's latents are never quite right
 ENCODE_BATCH = 50
 
@@ -60,9 +69,19 @@ def edges(target: torch.Tensor) -> torch.Tensor:
     return ((high - low).amax(1, keepdim=True) > 0.15).float()
 
 
-def difference(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """L1 + L2, pixels at edges counting 1 + EDGE_WEIGHT times, normalised by the weights."""
-    weight = 1 + EDGE_WEIGHT * edges(target)
+def colour_labels(target: torch.Tensor) -> torch.Tensor:
+    """Index in COLOURS of each plain 8 x 8 cell of `target` [n, 3, h, w], else NO_COLOUR: i64 [n, h/8, w/8]."""
+    named = torch.tensor(list(COLOURS.values())) / 127.5 - 1.0
+    high, low = functional.max_pool2d(target, 8), -functional.max_pool2d(-target, 8)
+    apart = ((high + low)[:, None] / 2 - named[None, :, :, None, None]).abs().amax(2)
+    error, label = apart.min(1)
+    plain = ((high - low).amax(1) < PLAIN_CELL) & (error < PLAIN_CELL)
+    return label.where(plain, NO_COLOUR)
+
+
+def difference(output: torch.Tensor, target: torch.Tensor, edge_weight: float = 0.0) -> torch.Tensor:
+    """L1 + L2, pixels at edges counting 1 + `edge_weight` times, normalised by the weights."""
+    weight = 1 + edge_weight * edges(target)
     delta = output - target
     return (weight * (delta.abs() + delta.square())).mean() / weight.mean()
 
@@ -83,9 +102,12 @@ def validation_images(seed: int, count: int = 48) -> numpy.ndarray:
 def train(stage: Stage, seed: int, finished: Path) -> None:
     torch.manual_seed(seed)
     model = build()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=TRAIN_RATE, betas=(0.9, 0.99), weight_decay=1e-4)
+    probe = torch.nn.Conv2d(4, len(COLOURS), 1)
+    learned = [*model.parameters(), *probe.parameters()]
+    optimizer = torch.optim.AdamW(learned, lr=TRAIN_RATE, betas=(0.9, 0.99), weight_decay=1e-4)
     if state := stage.resume():
         model.load_state_dict(state["model"])
+        probe.load_state_dict(state["probe"])
         optimizer.load_state_dict(state["optimizer"])
     pool, check = image_pool(seed), validation_images(seed)
     print(f"autoencoder: {len(pool)} images drawn", flush=True)
@@ -101,15 +123,20 @@ def train(stage: Stage, seed: int, finished: Path) -> None:
         posterior = model.encode(target).latent_dist
         output = model.decode(posterior.sample(generator=noise)).sample
         kl = 0.5 * (posterior.mean.square() + posterior.var - 1 - posterior.logvar).mean()
-        loss = difference(output, target) + KL_WEIGHT * kl
+        strong = PROBE_NOISE * posterior.mean.std((0, 2, 3), keepdim=True)
+        asked = posterior.mean + strong * torch.randn(posterior.mean.shape, generator=noise)
+        named = functional.cross_entropy(probe(asked), colour_labels(target), ignore_index=NO_COLOUR)
+        loss = difference(output, target) + KL_WEIGHT * kl + PROBE_WEIGHT * named
         apply_rate(optimizer, stage.rate(TRAIN_RATE, 100))
         optimizer.zero_grad()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        torch.nn.utils.clip_grad_norm_(learned, 1.0)
         optimizer.step()
         stage.step += 1
-        stage.save_if_due(lambda: {"model": model.state_dict(), "optimizer": optimizer.state_dict()})
-        stage.report(lambda: f"loss {loss.item():.4f}  kl {kl.item():.2f}  {peak_signal_to_noise(model, check):.2f} dB")
+        stage.save_if_due(lambda: {
+            "model": model.state_dict(), "probe": probe.state_dict(), "optimizer": optimizer.state_dict()})
+        stage.report(lambda: f"loss {loss.item():.4f}  kl {kl.item():.2f}  probe {named.item():.2f}  "
+                             f"{peak_signal_to_noise(model, check):.2f} dB")
     fold(model, pool[:2000])
     model.save_pretrained(finished)
 
@@ -158,7 +185,7 @@ def sharpen(stage: Stage, seed: int, trained: Path, finished: Path) -> None:
         target = to_tensor(pool[rows.numpy()]).contiguous(memory_format=torch.channels_last)
         strength = LATENT_NOISE / SCALING_FACTOR * torch.rand(BATCH_IMAGES, 1, 1, 1, generator=noise)
         disturbed = latents[rows] + strength * torch.randn(latents[rows].shape, generator=noise)
-        loss = difference(model.decode(disturbed).sample, target)
+        loss = difference(model.decode(disturbed).sample, target, EDGE_WEIGHT)
         apply_rate(optimizer, stage.rate(SHARPEN_RATE, 50))
         optimizer.zero_grad()
         loss.backward()

@@ -8,6 +8,7 @@ import numpy
 import torch
 from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
 from safetensors.torch import load_file, save_file
+from torch.nn import functional
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 import bpe
@@ -20,17 +21,9 @@ POOL_SCENES = 16_000
 BATCH = 64
 RATE = 1e-3
 WARM_UP_STEPS = 150
-AVERAGE_DECAY = 0.984
+AVERAGE_DECAY = 0.992
 AVERAGE_EVERY_STEPS = 4
 TRAIN_TIMESTEPS = 1000
-
-# The last part of the training is about colours that lie near each other (yellow and orange, blue and
-# purple). Those are decided where the noise is strong, and there the plain loss counts an error of the
-# picture for very little: so strong noise is drawn more often and weighs up to FOCUS_WEIGHT times.
-FOCUS_FROM = 0.75
-FOCUS_RATE = 5e-4
-FOCUS_WEIGHT = 4.0
-FOCUS_AVERAGE_DECAY = 0.93
 
 
 def build(seed: int) -> tuple[CLIPTextModel, UNet2DConditionModel]:
@@ -72,11 +65,9 @@ def follow(average: dict, parameters: dict, decay: float) -> None:
     torch._foreach_lerp_([average[n] for n in names], [parameters[n].detach() for n in names], 1 - decay)
 
 
-def stratified_timesteps(generator: torch.Generator, focus: bool) -> torch.Tensor:
-    """One timestep from each of BATCH equal spans, i64 [BATCH]; with `focus` as likely as they are high."""
+def stratified_timesteps(generator: torch.Generator) -> torch.Tensor:
+    """One timestep from each of BATCH equal spans, i64 [BATCH]."""
     spans = (torch.arange(BATCH) + torch.rand(BATCH, generator=generator)) / BATCH
-    if focus:
-        spans = spans.sqrt()
     return (spans * TRAIN_TIMESTEPS).long().clamp(max=TRAIN_TIMESTEPS - 1)
 
 
@@ -115,22 +106,18 @@ def train(stage: Stage, seed: int, latents_folder: Path, tokenizer_folder: Path,
         prompts = [training_prompt(scenes[row], words) for row in rows.tolist()]
         tokens = tokenizer(prompts, padding="max_length", truncation=True, return_tensors="pt").input_ids
         noise = torch.randn(latents[rows].shape, generator=draws)
-        focus = stage.fraction >= FOCUS_FROM
-        timesteps = stratified_timesteps(draws, focus)
+        timesteps = stratified_timesteps(draws)
         noisy = schedule.add_noise(latents[rows], noise, timesteps)
         predicted = unet(noisy, timesteps, text_encoder(tokens).last_hidden_state).sample
-        weight = (1 / schedule.alphas_cumprod[timesteps]).clamp(max=FOCUS_WEIGHT) if focus else torch.ones(BATCH)
-        loss = (weight[:, None, None, None] * (predicted - noise).square()).mean()
-        apply_rate(optimizer, stage.rate(FOCUS_RATE, WARM_UP_STEPS, FOCUS_FROM) if focus
-                   else stage.rate(RATE, WARM_UP_STEPS, end=FOCUS_FROM))
+        loss = functional.mse_loss(predicted, noise)
+        apply_rate(optimizer, stage.rate(RATE, WARM_UP_STEPS))
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters.values(), 1.0)
         optimizer.step()
         stage.step += 1
         if stage.step % AVERAGE_EVERY_STEPS == 0:
-            decay = FOCUS_AVERAGE_DECAY if focus else min(AVERAGE_DECAY, stage.step / (40 + stage.step))
-            follow(average, parameters, decay)
+            follow(average, parameters, min(AVERAGE_DECAY, stage.step / (40 + stage.step)))
         running = loss.item() if running is None else 0.98 * running + 0.02 * loss.item()
         stage.save_if_due(lambda: {
             "model": both.state_dict(), "optimizer": optimizer.state_dict(), "average": average})

@@ -43,10 +43,9 @@ class Stage:
         by_time = self.elapsed_s / (60 * self.minutes) if self.minutes else 0.0
         return min(1.0, max(self.step / self.steps, by_time))
 
-    def rate(self, peak: float, warm_up_steps: int, start: float = 0.0, end: float = 1.0) -> float:
-        """Linear warm-up, then a cosine from `peak` at the fraction `start` to zero at `end`."""
-        part = min(1.0, max(0.0, (self.fraction - start) / (end - start)))
-        return peak * min(1.0, (self.step + 1) / warm_up_steps) * 0.5 * (1 + math.cos(math.pi * part))
+    def rate(self, peak: float, warm_up_steps: int) -> float:
+        """Linear warm-up, then a cosine from `peak` to zero at the end."""
+        return peak * min(1.0, (self.step + 1) / warm_up_steps) * 0.5 * (1 + math.cos(math.pi * self.fraction))
 
     def resume(self) -> dict | None:
         if not self.path.exists():

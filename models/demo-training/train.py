@@ -22,7 +22,7 @@ from progress import Stage
 
 SEED = 15
 STAGES = ("tokenizer", "autoencoder", "latents", "decoder", "denoiser", "export")
-STEPS = {"autoencoder": 2_331, "decoder": 2_884, "denoiser": 2_303}
+STEPS = {"autoencoder": 2_331, "decoder": 1_600, "denoiser": 3_200}
 
 PIPELINE = {
     "_class_name": "StableDiffusionPipeline",
