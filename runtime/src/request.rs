@@ -1,12 +1,12 @@
 //! From what was asked to what will be made: bounds are checked and missing values come from the model. Pure: no clock, no randomness.
 
-use runtime_api::{ImageRequest, PromptSyntax, Task};
+use runtime_api::{ImageRequest, Task};
 
-use crate::engine::{Defaults, Request};
+use crate::engine::{Defaults, PromptSyntax, Request};
 
 /// Sides are multiples of this, as latents of every served family are an eighth of the image.
 pub const SIDE_MULTIPLE: u32 = 8;
-/// The most bytes of one prompt; encoders read only its beginning.
+/// The most bytes of one prompt.
 pub const MAX_PROMPT_BYTES: usize = 32 * 1024;
 /// The most keys of `sampler_options`; no scheduler has more.
 pub const MAX_SAMPLER_OPTIONS: usize = 64;
@@ -72,6 +72,8 @@ pub fn complete(request: &ImageRequest, defaults: &Defaults, limits: &Limits, se
     Ok(Request {
         prompt: request.prompt.clone(),
         negative_prompt: request.negative_prompt.clone(),
+        prompt_syntax: syntax(request.prompt_syntax)?,
+        embeddings: Vec::new(),
         width: width as usize,
         height: height as usize,
         samples: request.samples as usize,
@@ -105,13 +107,19 @@ fn check_kind(request: &ImageRequest) -> Result<(), InvalidRequest> {
     if request.task != Task::TextToImage {
         return Err(InvalidRequest::Unserved { what: format!("the task {:?}", request.task) });
     }
-    if request.prompt_syntax != PromptSyntax::Plain {
-        return Err(InvalidRequest::Unserved { what: format!("the prompt syntax {:?}", request.prompt_syntax) });
-    }
     if let Some(field) = request.extensions().next() {
         return Err(InvalidRequest::Unserved { what: format!("the field {field}") });
     }
     Ok(())
+}
+
+fn syntax(asked: runtime_api::PromptSyntax) -> Result<PromptSyntax, InvalidRequest> {
+    match asked {
+        runtime_api::PromptSyntax::Plain => Ok(PromptSyntax::Plain),
+        runtime_api::PromptSyntax::Weighted => Ok(PromptSyntax::Weighted),
+        // A newer router may know more than this replica.
+        newer => Err(InvalidRequest::Unserved { what: format!("the prompt syntax {newer:?}") }),
+    }
 }
 
 fn check_texts(request: &ImageRequest) -> Result<(), InvalidRequest> {
@@ -217,6 +225,13 @@ mod tests {
         let long = "x".repeat(MAX_PROMPT_BYTES + 1);
         assert_eq!(asked(|request| request.prompt = long.clone()), Err(InvalidRequest::Prompt { field: "prompt" }));
         assert_eq!(asked(|request| request.negative_prompt = Some(long)), Err(InvalidRequest::Prompt { field: "negative_prompt" }));
+    }
+
+    #[test]
+    fn prompts_are_read_in_the_syntax_that_is_asked_for() {
+        assert_eq!(asked(|_| ()).unwrap().prompt_syntax, PromptSyntax::Plain);
+        let made = asked(|request| request.prompt_syntax = runtime_api::PromptSyntax::Weighted).unwrap();
+        assert_eq!(made.prompt_syntax, PromptSyntax::Weighted);
     }
 
     #[test]

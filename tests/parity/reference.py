@@ -59,14 +59,19 @@ def load(folder: pathlib.Path):
     return pipeline
 
 
-def run(pipeline, case: Case, seed: int) -> Images:
-    """Runs `case`; the folder's scheduler is kept unless the case names one or changes its options."""
+def run(pipeline, case: Case, seed: int, embeddings: dict | None = None) -> Images:
+    """Runs `case`; the folder's scheduler is kept unless the case names one or changes its options. `embeddings` are arguments of the
+    pipeline that stand for both prompts."""
     folders_own = pipeline.scheduler
     try:
         sampler = getattr(diffusers, case.sampler) if case.sampler else type(folders_own)
         pipeline.scheduler = sampler.from_config(folders_own.config, **case.sampler_options)
         named = {"guidance_scale", "guidance_rescale", "eta", "clip_skip", "negative_prompt", "width", "height"}
         said = {key: value for key, value in case.request().items() if key in named}
+        if embeddings is None:
+            said["prompt"] = case.prompt
+        else:
+            said = {key: value for key, value in said.items() if key not in {"negative_prompt", "clip_skip"}} | embeddings
         steps = []
 
         def keep(_pipeline, _step, _timestep, tensors):
@@ -75,7 +80,6 @@ def run(pipeline, case: Case, seed: int) -> Images:
 
         with recorded_draws() as drawn, torch.no_grad():
             image = pipeline(
-                prompt=case.prompt,
                 num_images_per_prompt=case.samples,
                 num_inference_steps=case.num_inference_steps,
                 generator=torch.Generator().manual_seed(seed),

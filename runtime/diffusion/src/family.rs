@@ -89,6 +89,16 @@ pub trait Family: Send + Sync + std::fmt::Debug {
     fn read(&self, folder: &Path) -> Result<Box<dyn ModelSpec>, ConfigError>;
 }
 
+/// The family that an embedding is for, where the names of its tensors tell: one tensor for each of several text encoders.
+pub fn of_embedding_tensors<'a>(names: impl Iterator<Item = &'a str>) -> Option<&'static str> {
+    let names: Vec<&str> = names.collect();
+    match (names.contains(&"clip_g"), names.contains(&"t5xxl")) {
+        (_, true) => Some("sd3"),
+        (true, false) => Some("sdxl"),
+        (false, false) => None,
+    }
+}
+
 /// All families. The order must not matter.
 pub static FAMILIES: &[&dyn Family] = &[&sd15::Sd15];
 

@@ -8,6 +8,7 @@
 
 mod added;
 mod byte_pairs;
+mod extra_words;
 mod files;
 mod repair;
 
@@ -18,6 +19,7 @@ use regex::Regex;
 
 use self::added::{AddedTokens, Piece};
 use self::byte_pairs::BytePairs;
+pub use self::extra_words::ExtraWords;
 use self::files::Files;
 use crate::json::ConfigError;
 
@@ -28,6 +30,9 @@ pub const MAX_TEXT_BYTES: usize = 32 << 10;
 /// only `ſ` (whose simple case folding is `s`) is left in lower-case text. U+0345 alone is passed over: the reference's engine,
 /// blind to case, takes it for no letter (it is none) and for no other character (it folds to iota).
 const WORDS: &str = r"(?i:<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d)|\p{L}+|\p{N}|[^\s\p{L}\p{N}\u{345}]+";
+
+/// Begin and end.
+const FRAME_TOKENS: usize = 2;
 
 /// Words that are tokens as they stand, without an end-of-word mark.
 const WHOLE_WORDS: [&str; 2] = ["<|startoftext|>", "<|endoftext|>"];
@@ -52,6 +57,7 @@ pub struct Tokenizer {
     end: u32,
     unknown: u32,
     padding: u32,
+    comma: Option<u32>,
     max_length: usize,
     max_id: u32,
 }
@@ -117,6 +123,7 @@ impl Tokenizer {
             padding: id("pad_token", &special.padding)?,
             max_length: files.max_length,
             max_id: largest.unwrap_or(0),
+            comma: files.vocabulary.get(",</w>").copied(),
             byte_pairs: BytePairs::new(&files.vocabulary, &files.merges, |token| files.added.id(token)),
             added: files.added,
         })
@@ -125,6 +132,17 @@ impl Tokenizer {
     /// How many ids a text encoder takes: 77 for all CLIP text encoders.
     pub fn model_max_length(&self) -> usize {
         self.max_length
+    }
+
+    /// How many tokens of a text fit between begin and end: 75 for all CLIP text encoders.
+    pub fn room(&self) -> usize {
+        // The files were checked to leave some.
+        self.max_length.saturating_sub(FRAME_TOKENS)
+    }
+
+    /// The id of a comma that stands alone, if the vocabulary has one.
+    pub fn comma_id(&self) -> Option<u32> {
+        self.comma
     }
 
     /// The largest id that can occur; the embedding table must have a row for it.
@@ -143,18 +161,25 @@ impl Tokenizer {
     /// # Errors
     /// [`TokenizerError::TextTooLong`].
     pub fn encode_padded(&self, text: &str) -> Result<TokenIds, TokenizerError> {
-        let mut tokens = self.encode(text)?;
-        // Room for begin and end; the files were checked to leave some.
-        let room = self.max_length.saturating_sub(2);
-        let truncated = tokens.len().saturating_sub(room);
-        tokens.truncate(room);
+        Ok(self.padded(self.encode(text)?))
+    }
+
+    /// `tokens` with begin, end and padding, cut to fit.
+    pub(crate) fn padded(&self, mut tokens: Vec<u32>) -> TokenIds {
+        let truncated = tokens.len().saturating_sub(self.room());
+        tokens.truncate(self.room());
+        let used = tokens.len() + FRAME_TOKENS;
+        TokenIds { ids: self.framed(tokens), used, truncated }
+    }
+
+    /// Begin, `tokens` (at most [`Self::room`]), end, then padding: [`Self::model_max_length`] ids.
+    pub(crate) fn framed(&self, tokens: Vec<u32>) -> Vec<u32> {
         let mut ids = Vec::with_capacity(self.max_length);
         ids.push(self.begin);
-        ids.append(&mut tokens);
+        ids.extend(tokens);
         ids.push(self.end);
-        let used = ids.len();
         ids.resize(self.max_length, self.padding);
-        Ok(TokenIds { ids, used, truncated })
+        ids
     }
 
     /// Ids of a text alone: no begin, no end, no limit.
@@ -162,13 +187,32 @@ impl Tokenizer {
     /// # Errors
     /// [`TokenizerError::TextTooLong`].
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, TokenizerError> {
+        self.encode_around(&self.added, |_| 1, text)
+    }
+
+    /// As [`Self::encode`], with words of the request's own among the text.
+    pub(crate) fn encode_with(&self, words: &ExtraWords, text: &str) -> Result<Vec<u32>, TokenizerError> {
+        self.encode_around(&words.added, |id| words.count(id), text)
+    }
+
+    /// No words beside the tokenizer's own.
+    pub(crate) fn extra_words(&self) -> ExtraWords {
+        ExtraWords::beside(self.added.clone())
+    }
+
+    /// Whether a text is one token already.
+    pub fn is_token(&self, text: &str) -> bool {
+        self.added.id(text).is_some() || self.encode(text).is_ok_and(|ids| matches!(ids.as_slice(), [id] if *id != self.unknown))
+    }
+
+    fn encode_around(&self, added: &AddedTokens, count: impl Fn(u32) -> usize, text: &str) -> Result<Vec<u32>, TokenizerError> {
         if text.len() > MAX_TEXT_BYTES {
             return Err(TokenizerError::TextTooLong { bytes: text.len() });
         }
         let mut ids = Vec::new();
-        for piece in self.added.split(text) {
+        for piece in added.split(text) {
             match piece {
-                Piece::Token(id) => ids.push(id),
+                Piece::Token(id) => ids.extend((id..).take(count(id))),
                 Piece::Text(text) => self.encode_text(&text, &mut ids),
             }
         }

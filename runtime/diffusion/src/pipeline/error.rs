@@ -1,6 +1,5 @@
 use crate::sampler::{NoiseError, SamplerError};
-use crate::text::EncodeError;
-use crate::tokenizer::TokenizerError;
+use crate::text::{EmbeddingError, EncodeError, PromptError};
 
 /// Why an image was not made.
 #[derive(Debug, thiserror::Error)]
@@ -93,8 +92,11 @@ pub enum InvalidRequest {
         /// The request's field.
         field: &'static str,
         /// Why not.
-        source: TokenizerError,
+        source: PromptError,
     },
+    /// Embeddings that do not fit the model or each other.
+    #[error("embeddings: {0}")]
+    Embeddings(EmbeddingError),
     /// Given latents of another shape.
     #[error("the given initial latents have shape {found:?}; this request needs {expected:?}")]
     LatentsShape {
@@ -106,10 +108,18 @@ pub enum InvalidRequest {
 }
 
 impl InvalidRequest {
-    /// A failed encoding is the request's fault only where the tokenizer refused the text.
+    /// Only a failing device is not the request's fault.
+    pub(super) fn from_embeddings(error: EmbeddingError) -> PipelineError {
+        match error {
+            EmbeddingError::Tensor(source) => source.into(),
+            error => Self::Embeddings(error).into(),
+        }
+    }
+
+    /// A failed encoding is the request's fault only where the prompt was refused.
     pub(super) fn from_encoding(field: &'static str, error: EncodeError) -> PipelineError {
         match error {
-            EncodeError::Tokenizer(source) => Self::Prompt { field, source }.into(),
+            EncodeError::Prompt(source) => Self::Prompt { field, source }.into(),
             EncodeError::Tensor(source) => source.into(),
         }
     }

@@ -11,6 +11,7 @@ use crate::conditioning::Conditioning;
 use crate::guidance::{Branch, Guidance};
 use crate::model::Model;
 use crate::sampler::{self, NoiseStream, Sampler, SamplerState};
+use crate::text::RequestWords;
 
 /// The sampler that takes `eta`; diffusers' pipeline passes it to this one and no other.
 const SAMPLER_WITH_ETA: &str = "DDIMScheduler";
@@ -27,7 +28,8 @@ pub fn prepare(model: &Arc<Model>, request: &Request, injected: &InjectedTensors
     let sampler = choose_sampler(model, request)?;
     let schedule = sampler.schedule(request.num_inference_steps).map_err(InvalidRequest::Sampler)?;
     let guidance = Guidance { scale: request.guidance_scale as f32, rescale: request.guidance_rescale as f32 };
-    let conditionings = guidance.branches().iter().map(|branch| condition(model, request, *branch));
+    let words = model.text().words(&request.embeddings, model.exec()).map_err(InvalidRequest::from_embeddings)?;
+    let conditionings = guidance.branches().iter().map(|branch| condition(model, request, &words, *branch));
     let conditionings = conditionings.collect::<Result<_, _>>()?;
 
     let init_noise_sigma = schedule.init_noise_sigma;
@@ -58,11 +60,12 @@ fn choose_sampler(model: &Model, request: &Request) -> Result<Arc<dyn Sampler>, 
 }
 
 /// As diffusers: `clip_skip` applies to the prompt alone.
-fn condition(model: &Model, request: &Request, branch: Branch) -> Result<Conditioning, PipelineError> {
+fn condition(model: &Model, request: &Request, words: &RequestWords, branch: Branch) -> Result<Conditioning, PipelineError> {
     let (field, text, skip) = match branch {
         Branch::Positive => ("prompt", request.prompt.as_str(), request.clip_skip.unwrap_or(0)),
         Branch::Negative => ("negative_prompt", request.negative_prompt.as_deref().unwrap_or(""), 0),
     };
-    let states = model.text().encode(text, skip, model.exec()).map_err(|error| InvalidRequest::from_encoding(field, error))?;
+    let states = model.text().encode(text, request.prompt_syntax, words, skip, model.exec());
+    let states = states.map_err(|error| InvalidRequest::from_encoding(field, error))?;
     Ok(Conditioning { context: Arc::new(model.denoiser().prepare(&states, model.exec())?) })
 }

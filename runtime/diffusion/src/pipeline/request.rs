@@ -5,14 +5,19 @@ use serde_json::{Map, Value};
 
 use super::{InvalidRequest, PipelineError};
 use crate::model::Model;
+use crate::text::{NamedEmbedding, PromptSyntax};
 
-/// Text to image. Names and meanings are those of diffusers' `StableDiffusionPipeline`; prompts are plain text.
+/// Text to image. Names and meanings are those of diffusers' `StableDiffusionPipeline`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Request {
     /// What to draw.
     pub prompt: String,
     /// What not to draw. Absent means the empty text.
     pub negative_prompt: Option<String>,
+    /// How both prompts are read.
+    pub prompt_syntax: PromptSyntax,
+    /// Textual inversions that both prompts may name.
+    pub embeddings: Vec<NamedEmbedding>,
     /// In pixels; a multiple of [`Model::size_multiple`].
     pub width: usize,
     /// In pixels; a multiple of [`Model::size_multiple`].
@@ -44,6 +49,8 @@ impl Request {
         Self {
             prompt: prompt.into(),
             negative_prompt: None,
+            prompt_syntax: PromptSyntax::Plain,
+            embeddings: Vec::new(),
             width: defaults.width,
             height: defaults.height,
             samples: 1,

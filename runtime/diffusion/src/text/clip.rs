@@ -39,23 +39,53 @@ impl ClipTextEncoder {
         self.layers.len()
     }
 
-    /// Token ids of one text (T ≤ the longest) → states [1, T, features] in the compute dtype.
-    ///
-    /// `skip` leaves out that many of the last layers; the final normalisation applies all the same: diffusers' `clip_skip`.
+    /// Features of a token.
     ///
     /// # Errors
-    /// When a token is not in the vocabulary, the text is too long, or `skip` exceeds the number of layers.
-    pub fn forward(&self, tokens: &[u32], skip: usize, exec: &Exec) -> Result<Tensor> {
+    /// Never, for an encoder that was built.
+    pub fn features(&self) -> Result<usize> {
+        self.token_embedding.dim(1)
+    }
+
+    /// How many token ids have an embedding.
+    ///
+    /// # Errors
+    /// Never, for an encoder that was built.
+    pub fn vocabulary(&self) -> Result<usize> {
+        self.token_embedding.dim(0)
+    }
+
+    /// Token ids of one text (T ≤ the longest) → states [1, T, features] in the compute dtype.
+    ///
+    /// Ids from [`Self::vocabulary`] on are rows of `vectors` [n, features], which has the compute dtype, too. `skip` leaves out that many of
+    /// the last layers; the final normalisation applies all the same: diffusers' `clip_skip`.
+    ///
+    /// # Errors
+    /// When a token has no embedding, the text is too long, or `skip` exceeds the number of layers.
+    pub fn forward(&self, tokens: &[u32], vectors: Option<&Tensor>, skip: usize, exec: &Exec) -> Result<Tensor> {
         let Some(last) = self.layers.len().checked_sub(skip) else {
             candle_core::bail!("cannot skip {skip} of {} layers", self.layers.len());
         };
-        let ids = Tensor::new(tokens, &exec.device)?;
-        let embedded = self.token_embedding.index_select(&ids, 0)?;
+        let embedded = match vectors {
+            Some(vectors) => self.embedded_with(tokens, vectors, exec)?,
+            None => self.token_embedding.index_select(&Tensor::new(tokens, &exec.device)?, 0)?,
+        };
         let mut x = (embedded + self.position_embedding.narrow(0, 0, tokens.len())?)?.unsqueeze(0)?;
         for layer in &self.layers[..last] {
             x = layer.forward(&x, exec)?;
         }
         self.final_norm.forward(&x, exec)
+    }
+
+    /// The shared table is left as it is: the rows that are needed of it and the vectors are put side by side, and looked up there.
+    fn embedded_with(&self, tokens: &[u32], vectors: &Tensor, exec: &Exec) -> Result<Tensor> {
+        let vocabulary = u32::try_from(self.vocabulary()?).unwrap_or(u32::MAX);
+        let known: Vec<u32> = tokens.iter().map(|token| if *token < vocabulary { *token } else { 0 }).collect();
+        let known = self.token_embedding.index_select(&Tensor::new(known.as_slice(), &exec.device)?, 0)?;
+        let count = tokens.len() as u32;
+        let place = |(at, token): (u32, &u32)| token.checked_sub(vocabulary).map_or(at, |row| count + row);
+        let places: Vec<u32> = (0..).zip(tokens).map(place).collect();
+        Tensor::cat(&[&known, vectors], 0)?.index_select(&Tensor::new(places.as_slice(), &exec.device)?, 0)
     }
 }
 

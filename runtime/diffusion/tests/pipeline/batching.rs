@@ -5,21 +5,31 @@ use std::sync::Arc;
 use diffusion::model::Model;
 use diffusion::pipeline::{ImageState, InjectedTensors, PipelineError, Request, decode, prepare, step};
 use diffusion::sampler::gaussian;
+use diffusion::text::PromptSyntax;
 use diffusion::{Device, Tensor};
 use serde_json::json;
 
 use crate::tiny_model::TinyModel;
 
+/// A weighted prompt of so many chunks.
+fn chunks(count: usize) -> String {
+    vec!["(a cat:1.3), [on] a hill"; count].join(" BREAK ")
+}
+
 /// Requests that differ in everything that may differ within a call, and in size, which may not.
 fn mixed_requests(model: &Model) -> Vec<Request> {
     let base = Request { width: 64, height: 64, num_inference_steps: 3, ..Request::with_defaults(model, "a cat") };
     let sampler = |name: &str| Some(name.to_owned());
+    let weighted = Request { prompt_syntax: PromptSyntax::Weighted, ..base.clone() };
     vec![
         base.clone(),
         Request { sampler: sampler("EulerDiscreteScheduler"), num_inference_steps: 4, seed: 1, ..base.clone() },
         Request { sampler: sampler("EulerAncestralDiscreteScheduler"), guidance_scale: 3.0, seed: 2, ..base.clone() },
         Request { guidance_scale: 1.0, prompt: "no guidance at all".into(), seed: 3, ..base.clone() },
         Request { eta: 0.7, samples: 2, negative_prompt: Some("a dog".into()), clip_skip: Some(1), seed: 4, ..base.clone() },
+        Request { prompt: chunks(1), negative_prompt: Some(chunks(3)), seed: 7, ..weighted.clone() },
+        Request { prompt: chunks(2), seed: 8, sampler: sampler("EulerDiscreteScheduler"), ..weighted.clone() },
+        Request { prompt: chunks(3), guidance_scale: 1.0, seed: 9, ..weighted },
         Request { width: 128, seed: 5, guidance_rescale: 0.5, ..base.clone() },
         Request { width: 128, seed: 6, prompt: "wide".into(), guidance_scale: 0.0, ..base },
     ]
@@ -100,6 +110,22 @@ fn two_requests_that_differ_in_all_but_size_share_one_call() {
     let mut images: Vec<ImageState> = prepare_all(&model).into_iter().take(2).collect();
     let report = step(&mut images.iter_mut().collect::<Vec<_>>());
     assert_eq!((report.denoiser_calls, report.rows), (1, 4));
+}
+
+#[test]
+fn prompts_of_any_number_of_chunks_share_one_call() {
+    let model = TinyModel::default().load();
+    let request = |count| Request {
+        width: 64,
+        height: 64,
+        prompt: chunks(count),
+        prompt_syntax: PromptSyntax::Weighted,
+        ..Request::with_defaults(&model, "")
+    };
+    let mut images: Vec<ImageState> =
+        (1..=3).flat_map(|count| prepare(&model, &request(count), &InjectedTensors::default()).unwrap()).collect();
+    let report = step(&mut images.iter_mut().collect::<Vec<_>>());
+    assert_eq!((report.denoiser_calls, report.rows), (1, 6));
 }
 
 #[test]

@@ -22,8 +22,9 @@ pub(crate) struct TinyModel {
     pub(crate) scheduler: Value,
 }
 
-/// Letters the tokenizer knows; everything else is unknown to it.
+/// Letters the tokenizer knows, and a comma; everything else is unknown to it.
 const LETTERS: &str = "abcdefghijklmnopqrstuvwxyz";
+const COMMA: &str = ",</w>";
 
 impl Default for TinyModel {
     fn default() -> Self {
@@ -35,7 +36,7 @@ impl Default for TinyModel {
                 "vae": ["diffusers", "AutoencoderKL"], "safety_checker": [null, null],
             }),
             text_encoder: json!({
-                "vocab_size": 2 * LETTERS.len() + 2, "hidden_size": 24, "intermediate_size": 48, "num_hidden_layers": 3,
+                "vocab_size": 2 * LETTERS.len() + 3, "hidden_size": 24, "intermediate_size": 48, "num_hidden_layers": 3,
                 "num_attention_heads": 2, "max_position_embeddings": 77, "hidden_act": "quick_gelu", "layer_norm_eps": 1e-5,
             }),
             unet: json!({
@@ -83,7 +84,7 @@ impl TinyModel {
     fn write_tokenizer(&self, folder: &Path) {
         let letters = LETTERS.chars().map(String::from);
         let tokens = letters.clone().chain(letters.map(|letter| letter + "</w>"));
-        let tokens = tokens.chain(["<|startoftext|>".to_owned(), "<|endoftext|>".to_owned()]);
+        let tokens = tokens.chain(["<|startoftext|>".to_owned(), "<|endoftext|>".to_owned(), COMMA.to_owned()]);
         let vocabulary: serde_json::Map<String, Value> = tokens.enumerate().map(|(id, token)| (token, id.into())).collect();
         write(folder, "tokenizer/vocab.json", &Value::Object(vocabulary).to_string());
         write(folder, "tokenizer/merges.txt", "#version: 0.2\n");

@@ -1,0 +1,42 @@
+"""Prompts that are compared: one line a case, as in `cases`."""
+
+import dataclasses
+
+from cases import EULER, EULER_ANCESTRAL, LONG, Case
+
+
+@dataclasses.dataclass(frozen=True)
+class WeightedCase(Case):
+    """A case whose prompts are in AUTOMATIC1111's syntax."""
+
+    def request(self):
+        return super().request() | {"prompt_syntax": "weighted"}
+
+
+# A comma near the end of the first chunk, so that the words behind it move on.
+COMMAS = "a small yellow star on a black background, " * 9
+NO_COMMAS = "a painting of a quiet harbour in the morning light with boats and gulls " * 6
+
+WEIGHTED_CASES = [
+    WeightedCase("no brackets"),
+    WeightedCase("round brackets", prompt="a (large) red circle, ((soft light))", negative_prompt="blurry (ugly)"),
+    WeightedCase("square brackets", prompt="a [large] red circle, [[soft light]]", negative_prompt="[blurry]"),
+    WeightedCase("numbers", prompt="a (large:1.5) red (circle:0.3) on a (blue : 2.25 ) background", negative_prompt="(ugly:1.4)"),
+    WeightedCase("negative and zero weights", prompt="a (large:-0.5) red circle on a (blue:0) background"),
+    WeightedCase("nested", prompt="((a large (red:1.3)) circle:1.2) on [a (blue:1.5)] background"),
+    WeightedCase("escapes", prompt=r"a \(large\) \[red\] (circle \\ \):1.4)"),
+    WeightedCase("unbalanced", prompt="a) large] (red circle [on a blue", negative_prompt="blurry:1.2) (ugly"),
+    WeightedCase("inside of words", prompt="water(mark:1.3)ed, a(b)c"),
+    WeightedCase("broken in two", prompt="a (red:1.3) circle BREAK a blue background", negative_prompt="blurry BREAK ugly"),
+    WeightedCase("broken inside brackets", prompt="(a red circle BREAK a blue background:1.3)", negative_prompt="x BREAK"),
+    WeightedCase("commas move words on", prompt=COMMAS, negative_prompt=COMMAS),
+    WeightedCase("long without commas", prompt=NO_COMMAS, negative_prompt="(ugly:1.2) " + NO_COMMAS, sampler=EULER),
+    WeightedCase("long and weighted", prompt=f"({COMMAS}:1.2) [{COMMAS}]", negative_prompt=LONG, sampler=EULER_ANCESTRAL),
+    WeightedCase("more chunks than the negative prompt", prompt=COMMAS + COMMAS, negative_prompt="(blurry:1.3)"),
+    WeightedCase("fewer chunks than the negative prompt", prompt="(a red circle:1.3)", negative_prompt="a BREAK b BREAK c"),
+    WeightedCase("clip skip 1", prompt="a (red:1.3) circle", negative_prompt="(blurry:1.3)", clip_skip=1),
+    WeightedCase("clip skip 2, two chunks", prompt="a (red:1.3) circle BREAK b", clip_skip=2, sampler=EULER),
+    WeightedCase("no guidance", prompt="a (red:1.3) circle BREAK b", guidance_scale=1.0),
+    WeightedCase("two images, rescaled", prompt="a (red:1.3) circle", samples=2, guidance_rescale=0.5),
+    WeightedCase("deep, weighted", pipeline="deep", prompt="a (large:1.3) red circle BREAK [b]", negative_prompt="(ugly)"),
+]
