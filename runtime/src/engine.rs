@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 pub use diffusion::family::Defaults;
 pub use diffusion::pipeline::Request;
-pub use diffusion::text::PromptSyntax;
+pub use diffusion::text::{Embedding, NamedEmbedding, PromptSyntax};
 
 pub use device::{DeviceError, DeviceName, Precision};
 pub use pipeline::Diffusion;

@@ -11,6 +11,7 @@
 
 pub mod atomic_file;
 pub mod command;
+pub mod embeddings;
 pub mod engine;
 pub mod http;
 pub mod metrics;

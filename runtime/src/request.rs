@@ -1,5 +1,6 @@
 //! From what was asked to what will be made: bounds are checked and missing values come from the model. Pure: no clock, no randomness.
 
+use diffusion::text::MAX_EMBEDDINGS;
 use runtime_api::{ImageRequest, Task};
 
 use crate::engine::{Defaults, PromptSyntax, Request};
@@ -45,11 +46,14 @@ pub enum InvalidRequest {
     Range { field: &'static str, value: f64, low: f64, high: f64 },
     #[error("sampler_options has more than {MAX_SAMPLER_OPTIONS} keys")]
     SamplerOptions,
+    #[error("embeddings names {count}: at most {MAX_EMBEDDINGS} are taken")]
+    Embeddings { count: usize },
     #[error("this replica does not serve {what} yet")]
     Unserved { what: String },
 }
 
-/// `request` with every value decided: its own, else the model's; checked against `limits`. `seed` is used where it names none.
+/// `request` with every value decided: its own, else the model's; checked against `limits`. `seed` is used where it names none. Its
+/// embeddings are files, which whoever calls opens.
 ///
 /// # Errors
 /// [`InvalidRequest`] names the field and what it may be.
@@ -107,7 +111,10 @@ fn check_kind(request: &ImageRequest) -> Result<(), InvalidRequest> {
     if request.task != Task::TextToImage {
         return Err(InvalidRequest::Unserved { what: format!("the task {:?}", request.task) });
     }
-    if let Some(field) = request.extensions().next() {
+    if request.embeddings.len() > MAX_EMBEDDINGS {
+        return Err(InvalidRequest::Embeddings { count: request.embeddings.len() });
+    }
+    if let Some(field) = request.extensions().find(|field| *field != "embeddings") {
         return Err(InvalidRequest::Unserved { what: format!("the field {field}") });
     }
     Ok(())
@@ -232,6 +239,13 @@ mod tests {
         assert_eq!(asked(|_| ()).unwrap().prompt_syntax, PromptSyntax::Plain);
         let made = asked(|request| request.prompt_syntax = runtime_api::PromptSyntax::Weighted).unwrap();
         assert_eq!(made.prompt_syntax, PromptSyntax::Weighted);
+    }
+
+    #[test]
+    fn embeddings_are_bounded() {
+        assert!(asked(|request| request.embeddings = vec!["x".to_owned(); MAX_EMBEDDINGS]).is_ok());
+        let refused = asked(|request| request.embeddings = vec!["x".to_owned(); MAX_EMBEDDINGS + 1]);
+        assert_eq!(refused, Err(InvalidRequest::Embeddings { count: MAX_EMBEDDINGS + 1 }));
     }
 
     #[test]

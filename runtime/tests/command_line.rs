@@ -77,6 +77,35 @@ fn drawn_seed_is_printed_and_makes_the_same_picture_again() {
 }
 
 #[test]
+fn syntax_skipped_layers_and_embeddings_change_the_picture_and_are_written_into_it() {
+    let desk = Desk::with_model();
+    write_tensors(&desk.path("style.safetensors"), &[("emb_params", vec![2, 16])]);
+    let made = |name: &str, arguments: &[&str]| {
+        let file = format!("{name}.png");
+        desk.works("generate", &[&SMALL[..], &["--prompt", "(a:1.5) <s>", "--seed", "7", "--output", &file], arguments].concat());
+        desk.picture(&file)
+    };
+    let plain = made("plain", &[]);
+    for (key, value, arguments) in [
+        ("prompt_syntax", "weighted", ["--prompt-syntax", "weighted"]),
+        ("clip_skip", "1", ["--clip-skip", "1"]),
+        ("embedding", "<s>", ["--embedding", "<s>=style.safetensors"]),
+    ] {
+        let (pixels, text) = made(key, &arguments);
+        assert_ne!(pixels, plain.0, "{key}");
+        assert_eq!((entry(&text, key), entry(&plain.1, key)), (Some(value), None));
+    }
+    for (arguments, named) in [
+        (["--embedding", "<s>=model/unet/config.json"], "config.json"),
+        (["--embedding", "a=style.safetensors"], "vocabulary"),
+        (["--clip-skip", "9"], "clip_skip is 9"),
+    ] {
+        let said = desk.fails("generate", &[&SMALL[..], &["--prompt", "b"], &arguments].concat());
+        assert!(said.contains(named), "{said}");
+    }
+}
+
+#[test]
 fn listed_prompts_are_made_in_one_run_as_they_would_be_alone() {
     let desk = Desk::with_model();
     let entries: Vec<_> = (0..11).map(|seed| serde_json::json!({"prompt": "a b", "seed": seed, "file": format!("{seed}.png")})).collect();

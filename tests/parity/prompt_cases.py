@@ -40,3 +40,34 @@ WEIGHTED_CASES = [
     WeightedCase("two images, rescaled", prompt="a (red:1.3) circle", samples=2, guidance_rescale=0.5),
     WeightedCase("deep, weighted", pipeline="deep", prompt="a (large:1.3) red circle BREAK [b]", negative_prompt="(ugly)"),
 ]
+
+
+@dataclasses.dataclass(frozen=True)
+class EmbeddingCase(Case):
+    """A case whose prompts may name the embeddings of `test_embeddings`."""
+
+    prompt_syntax: str = "plain"
+
+    def request(self):
+        return super().request() | {"prompt_syntax": self.prompt_syntax}
+
+
+EMBEDDING_CASES = [
+    EmbeddingCase("one vector", prompt="a photo of <cat-toy> on a hill"),
+    EmbeddingCase("several vectors", prompt="a <harbour>, oil painting"),
+    EmbeddingCase("named by its file", prompt="a castle in NeonStyle, film grain"),
+    EmbeddingCase("inside of words and twice", prompt="old<harbour>s NeonStyleNeonStyle"),
+    EmbeddingCase("in the negative prompt", negative_prompt="<cat-toy>, blurry NeonStyle", sampler=EULER),
+    EmbeddingCase("all of them, clip skip", prompt="<harbour> <cat-toy> NeonStyle", clip_skip=1),
+    EmbeddingCase("one vector of several", prompt="a <harbour>_2 castle"),
+    EmbeddingCase("another case is another word", prompt="a castle in neonstyle, <CAT-TOY>"),
+    EmbeddingCase("cut off with the prompt", prompt="a castle " * 37 + "<harbour>"),
+    EmbeddingCase("weighted embedding", prompt_syntax="weighted", prompt="a ([large] <harbour>:1.4) castle, NeonStyle"),
+    EmbeddingCase(
+        "embedding that moves to the next chunk",
+        prompt_syntax="weighted",
+        prompt="a castle " * 37 + "(<harbour>:1.2)",
+        negative_prompt="<cat-toy> BREAK (blurry:1.2)",
+    ),
+    EmbeddingCase("half precision files, embedding", pipeline="half", prompt="a <harbour> castle"),
+]

@@ -8,12 +8,13 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use clap::Args;
+use diffusion::model::Model;
 use indicatif::{ProgressBar, ProgressStyle};
 use runtime_api::ImageRequest;
 
 use super::rounds::step_all;
 use crate::atomic_file;
-use crate::engine::{DeviceName, Diffusion, Engine, ModelFacts, Precision, Request};
+use crate::engine::{DeviceName, Diffusion, Embedding, Engine, ModelFacts, NamedEmbedding, Precision, PromptSyntax, Request};
 use crate::picture::{bounded_text, encode_png};
 use crate::request::{Limits, complete};
 use order::Order;
@@ -36,6 +37,15 @@ pub(super) struct Generate {
     /// What not to draw.
     #[arg(long)]
     negative_prompt: Option<String>,
+    /// How prompts are read: as they stand and cut to 75 tokens, or with AUTOMATIC1111's brackets and of any length.
+    #[arg(long, value_enum, default_value_t)]
+    prompt_syntax: Syntax,
+    /// How many of the text encoder's last layers are skipped for the prompt.
+    #[arg(long)]
+    clip_skip: Option<u32>,
+    /// A textual inversion and the word by which prompts name it; may be given more than once.
+    #[arg(long = "embedding", value_name = "NAME=FILE", value_parser = named_file)]
+    embeddings: Vec<(String, PathBuf)>,
     /// Pixels; the model's own if not given.
     #[arg(long)]
     width: Option<u32>,
@@ -65,6 +75,20 @@ pub(super) struct Generate {
     output: PathBuf,
 }
 
+/// How prompts are read.
+#[derive(Clone, Copy, Debug, Default, clap::ValueEnum)]
+enum Syntax {
+    #[default]
+    Plain,
+    Weighted,
+}
+
+/// `NAME=FILE`.
+fn named_file(text: &str) -> Result<(String, PathBuf), String> {
+    let (name, file) = text.split_once('=').filter(|(name, file)| !name.is_empty() && !file.is_empty()).ok_or("write NAME=FILE")?;
+    Ok((name.to_owned(), PathBuf::from(file)))
+}
+
 /// An image on its way, and what it will be.
 struct Picture {
     order: Order,
@@ -74,6 +98,11 @@ struct Picture {
 impl Generate {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
         let orders = self.orders()?;
+        let open = |(name, file): &(String, PathBuf)| {
+            let embedding = Embedding::open(file)?;
+            anyhow::Ok(NamedEmbedding { names: vec![name.clone()], embedding })
+        };
+        let embeddings = self.embeddings.iter().map(open).collect::<anyhow::Result<Vec<_>>>()?;
         let engine = Diffusion::new(self.device.open()?, self.dtype.dtype());
         let folder = engine.open(&self.model)?;
         let bar = bar("{msg} {bar:40} {bytes}/{total_bytes}").with_message("loading");
@@ -82,7 +111,7 @@ impl Generate {
             bar.set_position(done);
         })?;
         bar.finish_and_clear();
-        self.make(&engine, &Arc::new(model), orders)?;
+        self.make(&engine, &Arc::new(model), orders, &embeddings)?;
         Ok(ExitCode::SUCCESS)
     }
 
@@ -95,7 +124,7 @@ impl Generate {
     }
 
     /// Images join as others finish, so that calls stay full.
-    fn make(&self, engine: &Diffusion, model: &Arc<diffusion::model::Model>, orders: Vec<Order>) -> anyhow::Result<()> {
+    fn make(&self, engine: &Diffusion, model: &Arc<Model>, orders: Vec<Order>, embeddings: &[NamedEmbedding]) -> anyhow::Result<()> {
         let facts = engine.facts(model);
         let count = orders.len() as u64;
         let mut orders = orders.into_iter();
@@ -104,7 +133,7 @@ impl Generate {
         let bar = bar("{msg} {bar:40} {pos}/{len} steps, {eta} left").with_message("drawing");
         loop {
             for order in orders.by_ref().take(IMAGES_AT_ONCE - images.len()) {
-                let request = self.request(&order, &facts)?;
+                let request = Request { embeddings: embeddings.to_vec(), ..self.request(&order, &facts)? };
                 for image in engine.prepare(model, &request)? {
                     bar.set_length(engine.progress(&image).total as u64 * count);
                     images.push(image);
@@ -132,6 +161,11 @@ impl Generate {
     fn request(&self, order: &Order, facts: &ModelFacts) -> anyhow::Result<Request> {
         let request = ImageRequest {
             negative_prompt: order.negative_prompt.clone().or_else(|| self.negative_prompt.clone()),
+            prompt_syntax: match self.prompt_syntax {
+                Syntax::Plain => runtime_api::PromptSyntax::Plain,
+                Syntax::Weighted => runtime_api::PromptSyntax::Weighted,
+            },
+            clip_skip: self.clip_skip,
             width: self.width,
             height: self.height,
             num_inference_steps: self.steps,
@@ -152,6 +186,11 @@ fn save(picture: &Picture, png: &[u8]) -> anyhow::Result<()> {
 fn parameters(request: &Request, facts: &ModelFacts) -> Vec<(String, String)> {
     let mut entries = vec![("Software", concat!("Emulsion ", env!("CARGO_PKG_VERSION")).to_owned()), ("prompt", request.prompt.clone())];
     entries.extend(request.negative_prompt.as_ref().map(|text| ("negative_prompt", text.clone())));
+    if request.prompt_syntax == PromptSyntax::Weighted {
+        entries.push(("prompt_syntax", "weighted".to_owned()));
+    }
+    entries.extend(request.clip_skip.map(|skip| ("clip_skip", skip.to_string())));
+    entries.extend(request.embeddings.iter().map(|named| ("embedding", named.names.join(" "))));
     entries.extend([
         ("width", request.width.to_string()),
         ("height", request.height.to_string()),

@@ -13,7 +13,8 @@ use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 
 use super::rounds::step_all;
 use crate::atomic_file;
-use crate::engine::{Diffusion, Engine};
+use crate::embeddings::word;
+use crate::engine::{Diffusion, Embedding, Engine, NamedEmbedding, Request};
 use crate::request::{Limits, complete};
 
 /// A request is prompts and numbers.
@@ -29,7 +30,7 @@ const UNSERVED_INPUTS: [&str; 4] = ["image", "control_image", "mask_image", "ima
 
 /// Run one request in f32 on the CPU and write the latents after every solver call, to compare with another implementation.
 ///
-/// The request is the canonical image request as JSON. The tensors may hold `latents_init` [n,c,h,w] (unit variance, before the sampler's
+/// The request is the canonical image request as JSON; its `embeddings` are paths. The tensors may hold `latents_init` [n,c,h,w] (unit variance, before the sampler's
 /// first scale) and `noise.0`, `noise.1`, … (the random draws in order, [n,c,h,w] each; none means drawn from the seed). The output holds
 /// `step_latents` [calls,n,c,h,w] and `image` [n,h,w,3] in 0…1.
 #[derive(Debug, Args)]
@@ -59,7 +60,8 @@ impl Trace {
         let folder = engine.open(&self.model)?;
         let model = Arc::new(engine.load(&folder, None, &mut |_, _| ())?);
         let defaults = engine.facts(&model).defaults;
-        let request = complete(&request, &defaults, &Limits::default(), rand::random())?;
+        let embeddings = open_embeddings(&request)?;
+        let request = Request { embeddings, ..complete(&request, &defaults, &Limits::default(), rand::random())? };
         let mut images = engine
             .prepare_injected(&model, &request, &injected)
             .context("make images from the request with latents_init and noise.N as given")?;
@@ -69,6 +71,16 @@ impl Trace {
             .with_context(|| format!("write {}", self.output.display()))?;
         Ok(ExitCode::SUCCESS)
     }
+}
+
+/// The request's embeddings are paths here; each goes by the word its file says, or else by the file's name.
+fn open_embeddings(request: &ImageRequest) -> anyhow::Result<Vec<NamedEmbedding>> {
+    let open = |path: &String| {
+        let path = Path::new(path);
+        let embedding = Embedding::open(path)?;
+        Ok(NamedEmbedding { names: vec![word(&embedding, path)], embedding })
+    };
+    request.embeddings.iter().map(open).collect()
 }
 
 /// Steps all images to their end; `[calls, n, c, h, w]`.

@@ -22,7 +22,7 @@ use super::generation::Generation;
 use super::loader::{Order, Report};
 use super::replica::Shared;
 use super::running::Running;
-use crate::engine::{Candidate, Engine, EngineError};
+use crate::engine::{Candidate, Engine, EngineError, Request};
 use crate::request::complete;
 use crate::residency::Residency;
 use models::Pending;
@@ -202,7 +202,7 @@ impl<E: Engine> DeviceThread<E> {
         drop(generation.place.take());
         let defaults = self.engine.facts(&model).defaults;
         let request = match complete(&generation.dispatch.request, &defaults, &self.shared.limits.request, generation.seed) {
-            Ok(request) => request,
+            Ok(request) => Request { embeddings: std::mem::take(&mut generation.embeddings), ..request },
             Err(error) => return generation.ending.failed(FailureReason::InvalidRequest, error.to_string()),
         };
         let engine = Arc::clone(&self.engine);

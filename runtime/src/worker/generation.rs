@@ -7,7 +7,7 @@ use runtime_api::{Dispatch, Event, Failure, FailureReason, Timings};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 
 use super::feed::Teller;
-use crate::engine::EngineError;
+use crate::engine::{EngineError, NamedEmbedding};
 use crate::metrics::Metrics;
 use crate::residency::ModelKey;
 
@@ -16,6 +16,8 @@ use crate::residency::ModelKey;
 pub(super) struct Generation {
     pub(super) dispatch: Dispatch,
     pub(super) key: ModelKey,
+    /// What the request's prompts may name.
+    pub(super) embeddings: Vec<NamedEmbedding>,
     /// Used where the request names none.
     pub(super) seed: u64,
     pub(super) accepted: Instant,

@@ -14,7 +14,8 @@ use super::feed::{Feed, feed};
 use super::finishing::Finisher;
 use super::generation::{Ending, Generation, Presence};
 use super::{Limits, MAX_DEADLINE, loader};
-use crate::engine::Engine;
+use crate::embeddings::{EmbeddingSourceError, Embeddings};
+use crate::engine::{Engine, NamedEmbedding};
 use crate::metrics::Metrics;
 use crate::picture::check_text;
 use crate::request;
@@ -99,6 +100,7 @@ pub enum Stopped {
 pub struct Replica {
     shared: Arc<Shared>,
     roots: ModelRoots,
+    embeddings: Embeddings,
     submit: Box<dyn Fn(Box<Generation>) -> bool + Send + Sync>,
     stop: Box<dyn Fn() + Send + Sync>,
     threads: Mutex<Vec<JoinHandle<()>>>,
@@ -154,6 +156,7 @@ impl Replica {
         let replica = Self {
             shared,
             roots,
+            embeddings: Embeddings::default(),
             submit: Box::new(move |generation| post.send(Message::Submitted(generation)).is_ok()),
             stop: Box::new(move || drop(stop.send(Message::Stop))),
             threads: Mutex::new(vec![device, loader]),
@@ -184,12 +187,14 @@ impl Replica {
             Ok(located) => located.map_err(|error| failure(FailureReason::InvalidModel, error.to_string()))?,
             Err(_) => return Err(failure(FailureReason::Internal, "looking for the model panicked".to_owned())),
         };
+        let (dispatch, embeddings) = self.open_embeddings(dispatch).await?;
         let (teller, feed) = feed();
         // Told here, as the device thread may be within a long evaluation. Its own place is not ahead of it.
         teller.tell(Event::Queued { ahead: self.shared.queued().saturating_sub(1) });
         let generation = Box::new(Generation {
             dispatch,
             key,
+            embeddings,
             seed: rand::random(),
             accepted,
             deadline,
@@ -201,6 +206,26 @@ impl Replica {
         // A generation that cannot be delivered is dropped, and says so through its feed.
         (self.submit)(generation);
         Ok(feed)
+    }
+
+    /// Hands `dispatch` back with the embeddings that it names.
+    async fn open_embeddings(&self, dispatch: Dispatch) -> Result<(Dispatch, Vec<NamedEmbedding>), Failure> {
+        if dispatch.request.embeddings.is_empty() {
+            return Ok((dispatch, Vec::new()));
+        }
+        let (embeddings, roots) = (self.embeddings.clone(), self.roots.clone());
+        let open = move || {
+            let opened = embeddings.open(&dispatch, &roots);
+            (dispatch, opened)
+        };
+        match tokio::task::spawn_blocking(open).await {
+            Ok((dispatch, Ok(opened))) => Ok((dispatch, opened)),
+            Ok((_, Err(error @ EmbeddingSourceError::Missing { .. }))) => Err(failure(FailureReason::InvalidRequest, error.to_string())),
+            Ok((_, Err(error))) => Err(failure(FailureReason::InvalidModel, error.to_string())),
+            Err(_) => {
+                Err(failure(FailureReason::InvalidModel, "reading the embeddings panicked; their files are not what they claim".to_owned()))
+            }
+        }
     }
 
     fn enter(&self) -> Result<OwnedSemaphorePermit, Failure> {

@@ -7,7 +7,8 @@ use diffusion::{DType, Device};
 use runtime::engine::{Candidate, Diffusion, Engine, EngineError, ModelFacts, Progress, Request, Stepped};
 use runtime::picture::Pixels;
 use runtime::worker::Limits;
-use runtime_api::{Dispatch, FailureReason};
+use runtime_api::{Dispatch, FailureReason, PromptSyntax};
+use safetensors::{Dtype, tensor::TensorView};
 
 use crate::house::House;
 use crate::puppet::Gate;
@@ -158,4 +159,57 @@ async fn declared_digest_is_compared_with_the_files() {
     let found = message.split_whitespace().find(|word| word.trim_end_matches(',').len() == 64).unwrap().trim_end_matches(',');
     dispatch.model.sha256 = Some(found.to_owned());
     house.send(&dispatch).await.done().await;
+}
+
+/// Writes an embedding of two vectors, `width` features each, that the API knows as `style`.
+fn add_embedding(house: &House, dispatch: &mut Dispatch, width: usize) {
+    let data: Vec<u8> = (0..2 * width).flat_map(|at| (at as f32 * 0.1).sin().to_le_bytes()).collect();
+    let view = TensorView::new(Dtype::F32, vec![2, width], &data).unwrap();
+    std::fs::write(house.models.path().join("style"), safetensors::serialize([("emb_params", view)], None).unwrap()).unwrap();
+    dispatch.request.embeddings = vec!["style".to_owned()];
+    dispatch.adapters = vec![house.source("style")];
+}
+
+#[tokio::test]
+async fn prompts_may_name_the_embeddings_of_their_dispatch_and_no_others() {
+    let house = house().await;
+    house.gate.open();
+    let named = |name: &str| {
+        let mut dispatch = of_size(&house, name, 2);
+        dispatch.request.prompt = "a style".to_owned();
+        dispatch
+    };
+    let mut with = named("with");
+    add_embedding(&house, &mut with, 16);
+    house.send(&with).await.done().await;
+    house.send(&named("without")).await.done().await;
+    assert_ne!(house.storage.pixels("with"), house.storage.pixels("without"));
+
+    add_embedding(&house, &mut with, 768);
+    let (reason, message) = house.send(&with).await.failure().await;
+    assert_eq!(reason, FailureReason::InvalidRequest);
+    assert!(message.contains("768") && message.contains("16"), "{message}");
+
+    with.adapters.clear();
+    let refused = house.post(serde_json::to_vec(&with).unwrap(), crate::house::TOKEN).await;
+    assert_eq!(refused.status(), 400);
+    assert!(refused.text().await.unwrap().contains("no source"));
+}
+
+#[tokio::test]
+async fn weighted_prompts_are_read_and_what_cannot_be_is_the_callers_fault() {
+    let house = house().await;
+    house.gate.open();
+    let weighted = |name: &str, prompt: &str| {
+        let mut dispatch = of_size(&house, name, 2);
+        dispatch.request.prompt = prompt.to_owned();
+        dispatch.request.prompt_syntax = PromptSyntax::Weighted;
+        dispatch
+    };
+    house.send(&weighted("light", "a (b:0.5) c")).await.done().await;
+    house.send(&weighted("heavy", "a (b:1.5) c")).await.done().await;
+    assert_ne!(house.storage.pixels("light"), house.storage.pixels("heavy"));
+    let (reason, message) = house.send(&weighted("edited", "a [b:c:0.5]")).await.failure().await;
+    assert_eq!(reason, FailureReason::InvalidRequest);
+    assert!(message.contains("prompt editing"), "{message}");
 }
