@@ -27,8 +27,8 @@ pub enum EmbeddingSourceError {
 pub struct Embeddings(Arc<Mutex<Cache>>);
 
 impl Embeddings {
-    /// Opens what `dispatch.request` names, in its order. Each goes by the API's name of it and by the word its file says, or else by the
-    /// file's name. Reads files.
+    /// Opens what `dispatch.request` names, in its order. Each goes by the API's name of it and, where no other has the same, by the word its
+    /// file says or else by the file's name. Reads files.
     ///
     /// # Errors
     /// [`EmbeddingSourceError`] for the first that has no source, lies outside of `roots`, or is no embedding.
@@ -38,7 +38,12 @@ impl Embeddings {
             let source = source.ok_or_else(|| EmbeddingSourceError::Missing { id: id.clone() })?;
             self.open_one(source, roots).map_err(|reason| EmbeddingSourceError::Refused { id: id.clone(), reason })
         };
-        dispatch.request.embeddings.iter().map(open).collect()
+        let mut opened = dispatch.request.embeddings.iter().map(open).collect::<Result<Vec<_>, _>>()?;
+        let said: Vec<String> = opened.iter().flat_map(|named| named.names.clone()).collect();
+        for (named, id) in opened.iter_mut().zip(&dispatch.request.embeddings) {
+            named.names.retain(|name| name == id || said.iter().filter(|other| *other == name).count() == 1);
+        }
+        Ok(opened)
     }
 
     fn open_one(&self, source: &ModelSource, roots: &ModelRoots) -> Result<NamedEmbedding, String> {
@@ -48,8 +53,9 @@ impl Embeddings {
         let (embedding, sha256) = match kept {
             Some(kept) => kept,
             None => {
-                let sha256 = sha256_of_file(&file.path).map_err(|error| chain(&error))?;
+                // First, as it bounds what else is read.
                 let embedding = Embedding::open(&file.path).map_err(|error| chain(&error))?;
+                let sha256 = sha256_of_file(&file.path).map_err(|error| chain(&error))?;
                 self.lock().insert(file.clone(), embedding.clone(), sha256.clone());
                 (embedding, sha256)
             }
@@ -155,17 +161,26 @@ mod tests {
             self.folder.path().join(name)
         }
 
-        fn open(&self, id: &str, file: &str, sha256: Option<String>) -> Result<Vec<NamedEmbedding>, EmbeddingSourceError> {
-            let source =
-                |id: &str, file: &str| ModelSource { id: id.to_owned(), uri: format!("file://{}", self.path(file).display()), sha256 };
+        /// Asks for `ids` where there are sources of these ids and files.
+        fn open_all(
+            &self,
+            ids: &[&str],
+            sources: &[(&str, &str)],
+            sha256: Option<&str>,
+        ) -> Result<Vec<NamedEmbedding>, EmbeddingSourceError> {
+            let source = |(id, file): &(&str, &str)| ModelSource {
+                id: (*id).to_owned(),
+                uri: format!("file://{}", self.path(file).display()),
+                sha256: sha256.map(str::to_owned),
+            };
             let mut request = ImageRequest::text_to_image("demo", "");
-            request.embeddings = vec![id.to_owned()];
+            request.embeddings = ids.iter().map(|id| (*id).to_owned()).collect();
             let dispatch = Dispatch {
                 id: uuid::Uuid::nil(),
                 model: ModelSource { id: String::new(), uri: String::new(), sha256: None },
                 request,
                 inputs: Vec::new(),
-                adapters: vec![source("good", file)],
+                adapters: sources.iter().map(source).collect(),
                 outputs: Vec::new(),
                 deadline_ms: 0,
                 partial_images: 0,
@@ -173,15 +188,33 @@ mod tests {
             };
             self.embeddings.open(&dispatch, &self.roots)
         }
+
+        fn open(&self, file: &str, sha256: Option<&str>) -> Result<Vec<NamedEmbedding>, EmbeddingSourceError> {
+            self.open_all(&["good"], &[("good", file)], sha256)
+        }
     }
 
     #[test]
     fn embedding_goes_by_the_apis_name_and_by_its_own() {
         let shelf = Shelf::new();
         write(&shelf.path("models/easy.safetensors"), "emb_params", vec![2, 8]);
-        assert_eq!(shelf.open("good", "models/easy.safetensors", None).unwrap()[0].names, ["good", "easy"]);
+        assert_eq!(shelf.open("models/easy.safetensors", None).unwrap()[0].names, ["good", "easy"]);
         write(&shelf.path("models/cat.safetensors"), "<cat>", vec![8]);
-        assert_eq!(shelf.open("good", "models/cat.safetensors", None).unwrap()[0].names, ["good", "<cat>"]);
+        assert_eq!(shelf.open("models/cat.safetensors", None).unwrap()[0].names, ["good", "<cat>"]);
+    }
+
+    #[test]
+    fn words_that_two_embeddings_share_name_neither() {
+        let shelf = Shelf::new();
+        for folder in ["models/a", "models/b"] {
+            std::fs::create_dir(shelf.path(folder)).unwrap();
+            write(&shelf.path(folder).join("style.safetensors"), "emb_params", vec![8]);
+        }
+        let sources = [("a", "models/a/style.safetensors"), ("b", "models/b/style.safetensors"), ("style", "models/a/style.safetensors")];
+        let names = |ids: &[&str]| shelf.open_all(ids, &sources, None).unwrap().into_iter().map(|named| named.names).collect::<Vec<_>>();
+        assert_eq!(names(&["a"]), [["a", "style"]]);
+        assert_eq!(names(&["a", "b"]), [["a"], ["b"]]);
+        assert_eq!(names(&["b", "style"]), [vec!["b"], vec!["style", "style"]]);
     }
 
     #[test]
@@ -189,14 +222,14 @@ mod tests {
         let shelf = Shelf::new();
         let path = shelf.path("models/a.safetensors");
         write(&path, "emb_params", vec![2, 8]);
-        let first = shelf.open("good", "models/a.safetensors", None).unwrap();
+        let first = shelf.open("models/a.safetensors", None).unwrap();
         // Other values in a file that looks like the one that was read: it is not looked at again.
         let modified = std::fs::metadata(&path).unwrap().modified().unwrap();
         write_filled(&path, "emb_params", vec![2, 8], 1);
         std::fs::File::options().write(true).open(&path).unwrap().set_modified(modified).unwrap();
-        assert_eq!(shelf.open("good", "models/a.safetensors", None).unwrap(), first);
+        assert_eq!(shelf.open("models/a.safetensors", None).unwrap(), first);
         write(&path, "emb_params", vec![3, 8]);
-        assert_eq!(shelf.open("good", "models/a.safetensors", None).unwrap()[0].embedding.vectors(), 3);
+        assert_eq!(shelf.open("models/a.safetensors", None).unwrap()[0].embedding.vectors(), 3);
         assert_eq!(shelf.embeddings.lock().0.len(), 1);
     }
 
@@ -206,7 +239,7 @@ mod tests {
         let path = shelf.path("models/a.safetensors");
         // The largest there may be: 75 vectors.
         write(&path, "emb_params", vec![75, 16_384]);
-        let embedding = shelf.open("good", "models/a.safetensors", None).unwrap().remove(0).embedding;
+        let embedding = shelf.open("models/a.safetensors", None).unwrap().remove(0).embedding;
         let fit = MAX_CACHED_BYTES / embedding.bytes();
         let version = |number: usize| Version { path: PathBuf::from(number.to_string()), bytes: 0, modified: SystemTime::UNIX_EPOCH };
         let mut cache = Cache::default();
@@ -232,11 +265,14 @@ mod tests {
             ("models/nothing", "cannot be opened"),
             ("models", "safetensors file"),
         ] {
-            let refused = shelf.open("good", file, None).unwrap_err().to_string();
+            let refused = shelf.open(file, None).unwrap_err().to_string();
             assert!(refused.contains("`good`") && refused.contains(word), "{refused}");
         }
-        let refused = shelf.open("good", "models/good.safetensors", Some("0".repeat(64))).unwrap_err().to_string();
+        let refused = shelf.open("models/good.safetensors", Some(&"0".repeat(64))).unwrap_err().to_string();
         assert!(refused.contains("sha256"), "{refused}");
-        assert!(matches!(shelf.open("other", "models/good.safetensors", None), Err(EmbeddingSourceError::Missing { .. })));
+        assert!(matches!(
+            shelf.open_all(&["other"], &[("good", "models/good.safetensors")], None),
+            Err(EmbeddingSourceError::Missing { .. })
+        ));
     }
 }

@@ -11,6 +11,8 @@ use crate::ops::{self, Activation};
 /// The encoder with its parameters.
 #[derive(Clone, Debug)]
 pub struct ClipTextEncoder {
+    vocabulary: usize,
+    features: usize,
     token_embedding: Tensor,
     position_embedding: Tensor,
     layers: Vec<Layer>,
@@ -27,6 +29,8 @@ impl ClipTextEncoder {
         let embeddings = parameters.at("embeddings");
         let layer = |i| Layer::new(config, &parameters.at("encoder.layers").at(i));
         Ok(Self {
+            vocabulary: config.vocabulary,
+            features: config.features,
             token_embedding: embeddings.get("token_embedding.weight", &[config.vocabulary, config.features])?,
             position_embedding: embeddings.get("position_embedding.weight", &[config.tokens, config.features])?,
             layers: (0..config.layers).map(layer).collect::<Built<_>>()?,
@@ -40,19 +44,13 @@ impl ClipTextEncoder {
     }
 
     /// Features of a token.
-    ///
-    /// # Errors
-    /// Never, for an encoder that was built.
-    pub fn features(&self) -> Result<usize> {
-        self.token_embedding.dim(1)
+    pub fn features(&self) -> usize {
+        self.features
     }
 
     /// How many token ids have an embedding.
-    ///
-    /// # Errors
-    /// Never, for an encoder that was built.
-    pub fn vocabulary(&self) -> Result<usize> {
-        self.token_embedding.dim(0)
+    pub fn vocabulary(&self) -> usize {
+        self.vocabulary
     }
 
     /// Token ids of one text (T ≤ the longest) → states [1, T, features] in the compute dtype.
@@ -79,7 +77,8 @@ impl ClipTextEncoder {
 
     /// The shared table is left as it is: the rows that are needed of it and the vectors are put side by side, and looked up there.
     fn embedded_with(&self, tokens: &[u32], vectors: &Tensor, exec: &Exec) -> Result<Tensor> {
-        let vocabulary = u32::try_from(self.vocabulary()?).unwrap_or(u32::MAX);
+        // Far below 32 bits by the configuration's bound.
+        let vocabulary = self.vocabulary as u32;
         let known: Vec<u32> = tokens.iter().map(|token| if *token < vocabulary { *token } else { 0 }).collect();
         let known = self.token_embedding.index_select(&Tensor::new(known.as_slice(), &exec.device)?, 0)?;
         let count = tokens.len() as u32;

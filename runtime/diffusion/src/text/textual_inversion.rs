@@ -229,13 +229,13 @@ impl RequestWords {
         }
         let mut words = Self { extra: tokenizer.extra_words(), vectors: None };
         let mut tensors = Vec::with_capacity(embeddings.len());
-        // Their ids follow those of the model.
-        let mut next = u32::try_from(encoder.vocabulary()?).unwrap_or(u32::MAX);
+        // Their ids follow those of the model; all counts are bounded far below 32 bits.
+        let mut next = encoder.vocabulary() as u32;
         for named in embeddings {
             let embedding = &named.embedding;
-            check_fit(named, encoder.features()?, tokenizer.room())?;
+            check_fit(named, encoder.features(), tokenizer.room())?;
             words.name(named, next, tokenizer)?;
-            next = next.saturating_add(embedding.vectors() as u32);
+            next += embedding.vectors() as u32;
             let tensor = Tensor::from_slice(&embedding.values, (embedding.vectors(), embedding.width), &exec.device)?;
             tensors.push(tensor.to_dtype(exec.compute)?);
         }

@@ -5,15 +5,24 @@ use std::sync::Arc;
 use diffusion::model::Model;
 use diffusion::pipeline::{ImageState, InjectedTensors, PipelineError, Request, decode, prepare, step};
 use diffusion::sampler::gaussian;
-use diffusion::text::PromptSyntax;
+use diffusion::text::{Embedding, NamedEmbedding, PromptSyntax};
 use diffusion::{Device, Tensor};
 use serde_json::json;
 
-use crate::tiny_model::TinyModel;
+use crate::tiny_model::{TinyModel, WIDTH};
 
 /// A weighted prompt of so many chunks.
 fn chunks(count: usize) -> String {
     vec!["(a cat:1.3), [on] a hill"; count].join(" BREAK ")
+}
+
+/// Two vectors that differ with `factor`.
+fn embedding(name: &str, factor: f32) -> NamedEmbedding {
+    let values: Vec<f32> = (0..2 * WIDTH).map(|at| factor * (at as f32).sin()).collect();
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let vectors = Tensor::from_vec(values, (2, WIDTH), &Device::Cpu).unwrap();
+    safetensors::serialize_to_file([("emb_params", &vectors)], None, file.path()).unwrap();
+    NamedEmbedding { names: vec![name.to_owned()], embedding: Embedding::open(file.path()).unwrap() }
 }
 
 /// Requests that differ in everything that may differ within a call, and in size, which may not.
@@ -29,7 +38,9 @@ fn mixed_requests(model: &Model) -> Vec<Request> {
         Request { eta: 0.7, samples: 2, negative_prompt: Some("a dog".into()), clip_skip: Some(1), seed: 4, ..base.clone() },
         Request { prompt: chunks(1), negative_prompt: Some(chunks(3)), seed: 7, ..weighted.clone() },
         Request { prompt: chunks(2), seed: 8, sampler: sampler("EulerDiscreteScheduler"), ..weighted.clone() },
-        Request { prompt: chunks(3), guidance_scale: 1.0, seed: 9, ..weighted },
+        Request { prompt: chunks(3), guidance_scale: 1.0, seed: 9, ..weighted.clone() },
+        Request { prompt: "a (<e>:1.2)".into(), embeddings: vec![embedding("<e>", 1.0)], seed: 10, ..weighted },
+        Request { prompt: "a <e>".into(), embeddings: vec![embedding("<e>", -1.0)], seed: 10, ..base.clone() },
         Request { width: 128, seed: 5, guidance_rescale: 0.5, ..base.clone() },
         Request { width: 128, seed: 6, prompt: "wide".into(), guidance_scale: 0.0, ..base },
     ]

@@ -8,10 +8,7 @@ use diffusion::pipeline::{InjectedTensors, Request, prepare};
 use diffusion::text::{Embedding, MAX_EMBEDDING_VECTORS, MAX_EMBEDDINGS, NamedEmbedding, PromptSyntax};
 use diffusion::{DType, Device, Tensor};
 
-use crate::tiny_model::TinyModel;
-
-/// Features of the tiny model's tokens.
-const WIDTH: usize = 24;
+use crate::tiny_model::{TinyModel, WIDTH};
 
 /// A model, and a place for files.
 struct Desk {

@@ -25,6 +25,8 @@ pub(crate) struct TinyModel {
 /// Letters the tokenizer knows, and a comma; everything else is unknown to it.
 const LETTERS: &str = "abcdefghijklmnopqrstuvwxyz";
 const COMMA: &str = ",</w>";
+/// Features of its tokens.
+pub(crate) const WIDTH: usize = 24;
 
 impl Default for TinyModel {
     fn default() -> Self {
@@ -36,12 +38,12 @@ impl Default for TinyModel {
                 "vae": ["diffusers", "AutoencoderKL"], "safety_checker": [null, null],
             }),
             text_encoder: json!({
-                "vocab_size": 2 * LETTERS.len() + 3, "hidden_size": 24, "intermediate_size": 48, "num_hidden_layers": 3,
+                "vocab_size": 2 * LETTERS.len() + 3, "hidden_size": WIDTH, "intermediate_size": 48, "num_hidden_layers": 3,
                 "num_attention_heads": 2, "max_position_embeddings": 77, "hidden_act": "quick_gelu", "layer_norm_eps": 1e-5,
             }),
             unet: json!({
                 "block_out_channels": [16, 32], "layers_per_block": 1, "norm_num_groups": 8, "attention_head_dim": [2, 4],
-                "cross_attention_dim": 24, "down_block_types": ["CrossAttnDownBlock2D", "CrossAttnDownBlock2D"],
+                "cross_attention_dim": WIDTH, "down_block_types": ["CrossAttnDownBlock2D", "CrossAttnDownBlock2D"],
                 "up_block_types": ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D"], "sample_size": 8,
             }),
             vae: json!({
