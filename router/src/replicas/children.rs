@@ -274,8 +274,6 @@ impl Drop for Guard {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
-
     use super::*;
 
     const SOON: Duration = Duration::from_secs(20);
@@ -290,8 +288,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let program = folder.path().join("replica");
         let text = format!("#!/bin/sh\ncd {}\necho started >> starts\n{script}\n", folder.path().display());
-        std::fs::write(&program, text).unwrap();
-        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let draft = folder.path().join("draft");
+        std::fs::write(&draft, text).unwrap();
+        // By a process of its own: were the program ever open for writing in this one, a child that another test forks meanwhile would hold
+        // it open, too, and the program could not be run ("text file busy").
+        assert!(std::process::Command::new("install").args(["-m", "755"]).args([&draft, &program]).status().unwrap().success());
         let settings = ChildSettings { program, token: "token".to_owned(), idle_after: Some(idle_after) };
         Fixture { folder, children: ChildProcesses::new(settings, Arc::new(Metrics::default())) }
     }
