@@ -1,4 +1,4 @@
-//! The secret behind output paths and signed URLs: 32 random bytes in a file that only this user may read.
+//! The secret behind output paths and the signed URLs of outputs and inputs: 32 random bytes in a file that only this user may read.
 
 use std::fmt;
 use std::fs::OpenOptions;
@@ -10,7 +10,7 @@ use rand::Rng;
 
 const SECRET_BYTES: usize = 32;
 
-/// Never printed: whoever has it can read and write every output.
+/// Never printed: whoever has it can read and write every picture.
 #[derive(Clone)]
 pub struct Secret([u8; SECRET_BYTES]);
 
@@ -61,7 +61,7 @@ impl Secret {
         }
     }
 
-    pub(super) fn bytes(&self) -> &[u8] {
+    pub(crate) fn bytes(&self) -> &[u8] {
         &self.0
     }
 }

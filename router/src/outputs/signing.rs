@@ -1,13 +1,13 @@
 //! Names and signatures of outputs, as pure functions of the secret. A name is an HMAC over what it names, so it tells nothing and
 //! cannot be guessed; a signature is an HMAC over a name and the time until which it may be written.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
-use hmac::{Hmac, KeyInit, Mac};
-use sha2::Sha256;
+use hmac::Mac;
 use uuid::Uuid;
 
 use super::Secret;
+use crate::signature;
 
 /// 160 bits of an HMAC: unguessable, and short enough for a URL that people paste.
 const NAME_BYTES: usize = 20;
@@ -18,7 +18,7 @@ pub(super) struct OutputName([u8; NAME_BYTES]);
 
 impl OutputName {
     pub(super) fn new(secret: &Secret, generation: Uuid, image: u32) -> Self {
-        let mut mac = keyed(secret, b"output name\0");
+        let mut mac = signature::keyed(secret, NAMING);
         mac.update(generation.as_bytes());
         mac.update(&image.to_be_bytes());
         let mut name = [0; NAME_BYTES];
@@ -48,36 +48,18 @@ impl OutputName {
     }
 }
 
+/// Keeps the two uses of the secret here apart from each other and from all others.
+const NAMING: &[u8] = b"output name\0";
+const PUTTING: &[u8] = b"output put\0";
+
 /// Query parameters `expires=…&signature=…` that allow one PUT of `name` until `expires`.
 pub(super) fn put_query(secret: &Secret, name: &OutputName, expires: SystemTime) -> String {
-    // Rounded up: a URL is good for at least as long as it was asked to be.
-    let since = expires.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
-    let expires = since.as_millis().div_ceil(1000) as u64;
-    let signature = put_mac(secret, name, expires).finalize().into_bytes();
-    format!("expires={expires}&signature={}", hex::encode(signature))
+    signature::query(secret, PUTTING, &name.0, expires)
 }
 
-/// Whether the parameters allow a PUT of `name` at `now`. Compared in constant time.
+/// Whether the parameters allow a PUT of `name` at `now`.
 pub(super) fn allows_put(secret: &Secret, name: &OutputName, expires: u64, signature: &str, now: SystemTime) -> bool {
-    let mut given = [0; 32];
-    if hex::decode_to_slice(signature, &mut given).is_err() || put_mac(secret, name, expires).verify_slice(&given).is_err() {
-        return false;
-    }
-    now.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO) <= Duration::from_secs(expires)
-}
-
-fn put_mac(secret: &Secret, name: &OutputName, expires: u64) -> Hmac<Sha256> {
-    let mut mac = keyed(secret, b"output put\0");
-    mac.update(&name.0);
-    mac.update(&expires.to_be_bytes());
-    mac
-}
-
-/// `purpose` keeps the two uses of one secret apart.
-fn keyed(secret: &Secret, purpose: &[u8]) -> Hmac<Sha256> {
-    let mut mac = Hmac::<Sha256>::new_from_slice(secret.bytes()).expect("HMAC takes a key of any length");
-    mac.update(purpose);
-    mac
+    signature::is_good(secret, PUTTING, &name.0, expires, signature, now)
 }
 
 #[cfg(test)]
@@ -88,11 +70,6 @@ mod tests {
 
     fn secret() -> Secret {
         Secret::from_bytes([3; 32])
-    }
-
-    fn query_parts(query: &str) -> (u64, String) {
-        let (expires, signature) = query.split_once('&').unwrap();
-        (expires.strip_prefix("expires=").unwrap().parse().unwrap(), signature.strip_prefix("signature=").unwrap().to_owned())
     }
 
     #[test]
@@ -122,23 +99,5 @@ mod tests {
         }
         let upper = format!("{}.png", name.file_name().trim_end_matches(".png").to_uppercase());
         assert!(upper == name.file_name() || OutputName::parse(&upper).is_none());
-    }
-
-    #[test]
-    fn signature_is_good_for_its_name_until_it_expires() {
-        let name = OutputName::new(&secret(), GENERATION, 0);
-        let now = UNIX_EPOCH + Duration::from_secs(1_000_000);
-        let (expires, signature) = query_parts(&put_query(&secret(), &name, now + Duration::from_millis(1500)));
-        assert_eq!(expires, 1_000_002);
-        assert!(allows_put(&secret(), &name, expires, &signature, now));
-        assert!(allows_put(&secret(), &name, expires, &signature, now + Duration::from_secs(2)));
-        assert!(!allows_put(&secret(), &name, expires, &signature, now + Duration::from_secs(3)), "expired");
-        assert!(!allows_put(&secret(), &name, expires + 60, &signature, now), "prolonged by hand");
-        assert!(!allows_put(&secret(), &OutputName::new(&secret(), GENERATION, 1), expires, &signature, now), "another image");
-        assert!(!allows_put(&Secret::from_bytes([4; 32]), &name, expires, &signature, now), "another secret");
-        let mut tampered = signature.clone().into_bytes();
-        tampered[0] = if tampered[0] == b'0' { b'1' } else { b'0' };
-        assert!(!allows_put(&secret(), &name, expires, &String::from_utf8(tampered).unwrap(), now));
-        assert!(!allows_put(&secret(), &name, expires, "", now));
     }
 }
