@@ -7,8 +7,10 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use crds::Timespan;
+use ipnet::IpNet;
 use tracing_subscriber::EnvFilter;
 
+use crate::inputs::AddressRules;
 use crate::local::{self, LocalError};
 
 /// Serves image requests to tenants and dispatches them to replicas that it starts on demand.
@@ -61,6 +63,35 @@ pub struct Local {
     /// The emulsion-runtime to start as replicas; absent, the one beside this executable.
     #[arg(long, env = "EMULSION_RUNTIME")]
     pub runtime: Option<PathBuf>,
+    #[command(flatten)]
+    pub inputs: Inputs,
+}
+
+/// Where pictures of calls may come from, and how long they are kept.
+#[derive(Clone, Debug, Args)]
+pub struct Inputs {
+    /// Network from which pictures are fetched though it is not public, with any port, such as 10.1.0.0/16; may be repeated.
+    #[arg(long, env = "EMULSION_INPUT_ALLOW_NETWORK", value_delimiter = ',', value_name = "CIDR")]
+    pub input_allow_network: Vec<IpNet>,
+    /// Host from which pictures are fetched whatever its addresses and ports are; may be repeated.
+    #[arg(long, env = "EMULSION_INPUT_ALLOW_HOST", value_delimiter = ',', value_name = "NAME")]
+    pub input_allow_host: Vec<String>,
+    /// Ports of public addresses from which pictures are fetched.
+    #[arg(long, env = "EMULSION_INPUT_ALLOW_PORT", value_delimiter = ',', default_value = "80,443", value_name = "PORT")]
+    pub input_allow_port: Vec<u16>,
+    /// How long a picture is kept after the last request that uses it has ended.
+    #[arg(long, env = "EMULSION_INPUT_RETENTION", default_value = "1h", value_parser = duration)]
+    pub input_retention: Duration,
+}
+
+impl Inputs {
+    pub fn address_rules(&self) -> AddressRules {
+        AddressRules {
+            networks: self.input_allow_network.clone(),
+            hosts: self.input_allow_host.clone(),
+            ports: self.input_allow_port.clone(),
+        }
+    }
 }
 
 /// Where things lie.

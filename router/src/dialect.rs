@@ -5,21 +5,46 @@
 use std::time::Duration;
 
 use axum::http::StatusCode;
+use bytes::Bytes;
 use runtime_api::FailureReason;
 use serde_json::{Map, Value, json};
 
 use crate::refusal::Refusal;
 
+pub mod adapters;
 pub mod cold_start;
 pub mod fields;
 pub mod lenient;
 pub mod modelslab;
 pub mod not_supported;
 pub mod openai;
+pub mod pictures;
 pub mod sampler;
 
 /// The fields of one call, from its body and its query.
 pub type Fields = Map<String, Value>;
+
+/// Everything that one call brings.
+#[derive(Clone, Debug, Default)]
+pub struct Content {
+    pub fields: Fields,
+    /// The file parts of a multipart body.
+    pub files: Vec<FilePart>,
+}
+
+impl From<Fields> for Content {
+    fn from(fields: Fields) -> Self {
+        Self { fields, files: Vec::new() }
+    }
+}
+
+/// A file of a multipart body. What its sender calls it, name and type, is not kept.
+#[derive(Clone, Debug)]
+pub struct FilePart {
+    /// The field's.
+    pub name: String,
+    pub bytes: Bytes,
+}
 
 /// What is sent back: everything but the connection.
 #[derive(Clone, Debug, PartialEq)]

@@ -11,11 +11,12 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures::FutureExt;
-use runtime_api::{Dispatch, Event, Failure, FailureReason, ModelSource, OutputTarget};
+use runtime_api::{Dispatch, Event, Failure, FailureReason, InputSource, ModelSource, OutputTarget};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::catalog::{Catalog, Model, Weights};
 use crate::generation::StartReport;
+use crate::inputs::InputStore;
 use crate::metrics::{Metrics, OutcomeLabel};
 use crate::outputs::OutputStore;
 use crate::replicas::{Lease, ReplicaError, ReplicaSet, Replicas, Work};
@@ -59,8 +60,8 @@ const ADOPT_POLL_INTERVAL: Duration = Duration::from_secs(1);
 pub struct DispatchSettings {
     /// How long a request may wait for its turn and its replica.
     pub hold_deadline: Duration,
-    /// The address at which replicas reach the output store, without a trailing slash.
-    pub put_base: String,
+    /// The address at which replicas reach the stores of outputs and inputs, without a trailing slash.
+    pub store_base: String,
 }
 
 /// Everything that driving a request needs.
@@ -69,6 +70,7 @@ pub struct Dispatcher {
     settings: DispatchSettings,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) outputs: Arc<dyn OutputStore>,
+    pub(crate) inputs: Arc<dyn InputStore>,
     pub(crate) replicas: Arc<dyn Replicas>,
     pub(crate) catalog: Arc<dyn Catalog>,
     pub(crate) metrics: Arc<Metrics>,
@@ -100,12 +102,13 @@ impl Dispatcher {
         settings: DispatchSettings,
         store: Arc<dyn Store>,
         outputs: Arc<dyn OutputStore>,
+        inputs: Arc<dyn InputStore>,
         replicas: Arc<dyn Replicas>,
         catalog: Arc<dyn Catalog>,
         metrics: Arc<Metrics>,
     ) -> Result<Self, reqwest::Error> {
         let (generations, turns) = (Arc::default(), Arc::default());
-        Ok(Self { settings, store, outputs, replicas, catalog, metrics, generations, turns, client: attempt::client()? })
+        Ok(Self { settings, store, outputs, inputs, replicas, catalog, metrics, generations, turns, client: attempt::client()? })
     }
 
     /// Works on the request until it has ended and the journal knows how.
@@ -248,11 +251,13 @@ impl Dispatcher {
     fn dispatch(&self, tracked: &Tracked, weights: &Weights) -> Dispatch {
         let entry = &tracked.entry;
         let expires = SystemTime::now() + WORK_DEADLINE + UPLOAD_ALLOWANCE;
-        let target = |image| OutputTarget { put_url: self.outputs.signed_put_url(&self.settings.put_base, entry.id, image, expires) };
+        let base = &self.settings.store_base;
+        let target = |image| OutputTarget { put_url: self.outputs.signed_put_url(base, entry.id, image, expires) };
+        let input = |sha256: &String| InputSource { sha256: sha256.clone(), get_url: self.inputs.signed_get_url(base, sha256, expires) };
         Dispatch {
             id: entry.id,
             model: ModelSource { id: entry.request.model.clone(), uri: weights.uri.clone(), sha256: weights.sha256.clone() },
-            inputs: Vec::new(),
+            inputs: [&entry.request.image, &entry.request.mask_image].into_iter().flatten().map(input).collect(),
             adapters: Vec::new(),
             outputs: (0..entry.request.samples).map(target).collect(),
             deadline_ms: milliseconds(WORK_DEADLINE),

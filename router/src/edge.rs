@@ -13,12 +13,14 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodFilter, MethodRouter, on};
 
 use crate::dialect::{Dialect, not_supported};
+use crate::inputs::{self, FolderInputs};
 use crate::outputs::{self, FolderStore};
 use crate::service::Service;
 
 mod call;
 pub mod endpoints;
 mod modelslab;
+mod multipart;
 mod openai;
 mod pages;
 mod response;
@@ -30,11 +32,11 @@ use endpoints::{Operation, endpoints};
 use response::respond;
 
 /// Everything that is served.
-pub fn router(service: Service, outputs: Arc<FolderStore>) -> Router {
+pub fn router(service: Service, outputs: Arc<FolderStore>, inputs: Arc<FolderInputs>) -> Router {
     let mut router = Router::new();
     for endpoint in endpoints() {
-        // The store of outputs brings its own routes.
-        if endpoint.operation != Operation::Output {
+        // The stores of outputs and inputs bring their own routes.
+        if !matches!(endpoint.operation, Operation::Output | Operation::Input) {
             router = router.route(&endpoint.path, methods(endpoint.methods, endpoint.operation));
         }
     }
@@ -42,6 +44,7 @@ pub fn router(service: Service, outputs: Arc<FolderStore>) -> Router {
         .fallback(nothing_here)
         .with_state(service)
         .merge(outputs::routes(outputs))
+        .merge(inputs::routes(inputs))
         .method_not_allowed_fallback(wrong_method)
         .layer(from_fn(log_call))
 }
@@ -53,11 +56,12 @@ fn methods(methods: &'static [Method], operation: Operation) -> MethodRouter<Ser
         .reduce(MethodFilter::or)
         .expect("every endpoint has a method");
     match operation {
-        Operation::TextToImage(family) => on(filter, move |state, request| modelslab::text_to_image(state, family, request)),
+        Operation::Generate(task, family) => on(filter, move |state, request| modelslab::generate(state, task, family, request)),
         Operation::FetchByBody(family) => on(filter, move |state, request| modelslab::fetch(state, family, None, request)),
         Operation::FetchByPath(family) => on(filter, move |state, id, request| modelslab::fetch(state, family, Some(id), request)),
         Operation::ListLegacyModels => on(filter, modelslab::model_list),
         Operation::GenerateImages => on(filter, openai::generate),
+        Operation::EditImages => on(filter, openai::edit),
         Operation::ListModels => on(filter, openai::models),
         Operation::FindModel => on(filter, openai::model),
         Operation::Index => on(filter, pages::index),
@@ -65,7 +69,7 @@ fn methods(methods: &'static [Method], operation: Operation) -> MethodRouter<Ser
         Operation::Ready => on(filter, pages::ready),
         Operation::Metrics => on(filter, pages::metrics),
         Operation::OpenApi => on(filter, pages::openapi),
-        Operation::Output => MethodRouter::new(),
+        Operation::Output | Operation::Input => MethodRouter::new(),
     }
 }
 

@@ -6,10 +6,14 @@ use runtime_api::{Failure, ImageRequest, Timings};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::inputs::Picture;
+
 /// A request as a dialect hands it in, before admission.
 #[derive(Clone, Debug)]
 pub struct Submission {
+    /// Without the names of its pictures, which are known once they are stored.
     pub request: ImageRequest,
+    pub pictures: Pictures,
     /// Whether somebody holds the connection for the answer.
     pub mode: Mode,
     /// Previews wanted of each unfinished image (streaming callers).
@@ -18,6 +22,22 @@ pub struct Submission {
     pub track_id: Option<String>,
     /// The dialect and version that took the call, for metrics and for the answers' links: `modelslab/v7`, `openai`.
     pub dialect: &'static str,
+}
+
+/// The pictures that a request begins with, as the caller sent or named them.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Pictures {
+    pub image: Option<Picture>,
+    pub mask: Option<Mask>,
+}
+
+/// How a picture says what is drawn anew.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Mask {
+    /// White is drawn anew, black is kept.
+    White(Picture),
+    /// Transparent is drawn anew, opaque is kept.
+    Transparent(Picture),
 }
 
 /// What happens when the caller goes away.

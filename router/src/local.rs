@@ -15,6 +15,7 @@ use crate::accounts::ApiKey;
 use crate::catalog::{Catalog, CatalogError, FolderCatalog, Snapshot};
 use crate::command::{Folders, KeyCreate, Local};
 use crate::dispatch::{DispatchSettings, Dispatcher};
+use crate::inputs::{Fetcher, FolderInputs, InputError, InputStore};
 use crate::metrics::Metrics;
 use crate::outputs::{FolderStore, OutputError, OutputStore, Secret, SecretError};
 use crate::replicas::{ChildProcesses, ChildSettings, Replicas};
@@ -39,6 +40,8 @@ pub enum LocalError {
     #[error(transparent)]
     Outputs(#[from] OutputError),
     #[error(transparent)]
+    Inputs(#[from] InputError),
+    #[error(transparent)]
     Secret(#[from] SecretError),
     #[error("there is no plan {plan:?}; declared are: {}", if .declared.is_empty() { "none" } else { .declared })]
     PlanUnknown { plan: String, declared: String },
@@ -61,7 +64,8 @@ pub async fn serve(options: Local) -> Result<(), LocalError> {
     let store = open_store(&options.folders.data_dir).await?;
     let catalog = Arc::new(FolderCatalog::open(&options.folders.manifests)?);
     let secret = Secret::load_or_create(&options.folders.data_dir.join("output-secret"))?;
-    let outputs = Arc::new(FolderStore::open(&options.folders.data_dir.join("outputs"), secret)?);
+    let outputs = Arc::new(FolderStore::open(&options.folders.data_dir.join("outputs"), secret.clone())?);
+    let inputs = Arc::new(FolderInputs::open(&options.folders.data_dir.join("inputs"), secret)?);
     let listener = TcpListener::bind(options.listen).await.map_err(|source| LocalError::Listen { address: options.listen, source })?;
     let address = listener.local_addr().map_err(LocalError::Serve)?;
 
@@ -69,11 +73,12 @@ pub async fn serve(options: Local) -> Result<(), LocalError> {
     let token = hex::encode(rand::random::<[u8; 32]>());
     let child_settings = ChildSettings { program, token, idle_after: options.replica_idle_after };
     let replicas: Arc<dyn Replicas> = Arc::new(ChildProcesses::new(child_settings, Arc::clone(&metrics)));
-    let dispatch_settings = DispatchSettings { hold_deadline: options.hold_deadline, put_base: format!("http://{}", reachable(address)) };
+    let dispatch_settings = DispatchSettings { hold_deadline: options.hold_deadline, store_base: format!("http://{}", reachable(address)) };
     let dispatcher = Dispatcher::new(
         dispatch_settings,
         Arc::clone(&store),
         Arc::clone(&outputs) as Arc<dyn OutputStore>,
+        Arc::clone(&inputs) as Arc<dyn InputStore>,
         Arc::clone(&replicas),
         Arc::clone(&catalog) as Arc<dyn Catalog>,
         metrics,
@@ -86,17 +91,18 @@ pub async fn serve(options: Local) -> Result<(), LocalError> {
         body_timeout: options.body_timeout,
         ..Settings::default()
     };
-    let service = Service::new(settings, dispatcher);
+    let service = Service::new(settings, dispatcher, Fetcher::new(options.inputs.address_rules()));
     service.announce().await?;
 
     let key = local_key::load_or_create(&options.folders.data_dir, store.as_ref(), &catalog.current()).await?;
     println!("{}", greeting(&public_url, key.as_ref(), &catalog.current()));
     tokio::spawn(Arc::clone(&catalog).keep_current());
     tokio::spawn(service.clone().keep_alive());
+    tokio::spawn(service.clone().keep_inputs(options.inputs.input_retention));
     tokio::spawn(keep_warm(catalog, Arc::clone(&replicas)));
 
     let (close, closing) = oneshot::channel::<()>();
-    let app = edge::router(service.clone(), outputs);
+    let app = edge::router(service.clone(), outputs, inputs);
     let server = axum::serve(listener, app).with_graceful_shutdown(async move {
         // A sender that is gone closes as well.
         let _ = closing.await;

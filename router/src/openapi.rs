@@ -2,9 +2,10 @@
 //! say anything else than what is served.
 
 use axum::http::Method;
+use runtime_api::Task;
 use utoipa::openapi::path::{HttpMethod, Operation as PathOperation, OperationBuilder, ParameterBuilder, ParameterIn, Paths};
 use utoipa::openapi::request_body::RequestBodyBuilder;
-use utoipa::openapi::schema::{ArrayBuilder, ComponentsBuilder, ObjectBuilder, OneOfBuilder, Type};
+use utoipa::openapi::schema::{AllOfBuilder, ArrayBuilder, ComponentsBuilder, ObjectBuilder, OneOfBuilder, Type};
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityRequirement, SecurityScheme};
 use utoipa::openapi::{Content, InfoBuilder, OpenApi, OpenApiBuilder, Ref, RefOr, Required, ResponseBuilder, Schema};
 use utoipa::{PartialSchema, ToSchema};
@@ -42,6 +43,7 @@ as absent, unknown fields are ignored. The key is taken from the body field `key
 fn components() -> utoipa::openapi::Components {
     let mut schemas = Vec::new();
     collect::<modelslab::TextToImageFields>(&mut schemas);
+    collect::<modelslab::PictureFields>(&mut schemas);
     collect::<modelslab::FetchFields>(&mut schemas);
     collect::<modelslab::Success>(&mut schemas);
     collect::<modelslab::Processing>(&mut schemas);
@@ -49,6 +51,7 @@ fn components() -> utoipa::openapi::Components {
     collect::<modelslab::ErrorBody>(&mut schemas);
     collect::<modelslab::LegacyModel>(&mut schemas);
     collect::<openai::ImageCall>(&mut schemas);
+    collect::<openai::EditFields>(&mut schemas);
     collect::<openai::ImagesAnswer>(&mut schemas);
     collect::<openai::StreamEvent>(&mut schemas);
     collect::<openai::ModelList>(&mut schemas);
@@ -78,8 +81,8 @@ fn operation(endpoint: &Endpoint, method: &Method) -> PathOperation {
     let openai_error = || json(reference::<openai::ErrorBody>());
     let operation = OperationBuilder::new().tag(tag(endpoint.operation)).summary(Some(summary(endpoint.operation, method)));
     let operation = match endpoint.operation {
-        Operation::TextToImage(_) => secured(operation)
-            .request_body(Some(body::<modelslab::TextToImageFields>()))
+        Operation::Generate(task, _) => secured(operation)
+            .request_body(Some(generation_body(task)))
             .response("200", response("The images, or where to fetch them.", json(generation_answers(false))))
             .response("default", response("Why not.", modelslab_error())),
         Operation::FetchByBody(_) => secured(operation)
@@ -99,6 +102,10 @@ fn operation(endpoint: &Endpoint, method: &Method) -> PathOperation {
             .request_body(Some(body::<openai::ImageCall>()))
             .response("200", images_response())
             .response("default", response("Why not.", openai_error())),
+        Operation::EditImages => secured(operation)
+            .request_body(Some(picture_body::<openai::ImageCall, openai::EditFields>()))
+            .response("200", images_response())
+            .response("default", response("Why not.", openai_error())),
         Operation::ListModels => secured(operation)
             .response("200", response("The models.", json(reference::<openai::ModelList>())))
             .response("default", response("Why not.", openai_error())),
@@ -110,6 +117,10 @@ fn operation(endpoint: &Endpoint, method: &Method) -> PathOperation {
         Operation::Index | Operation::Health | Operation::Metrics => operation.response("200", plain("Text.")),
         Operation::OpenApi => operation.response("200", response("This document.", json(any_object()))),
         Operation::Output => output(operation, method),
+        Operation::Input => operation
+            .parameter(path_parameter("sha256", "Of the picture, in hex."))
+            .response("200", ResponseBuilder::new().description("The picture's bytes."))
+            .response("403", plain("The URL is not signed for this, or has expired.")),
     };
     operation.build()
 }
@@ -133,19 +144,24 @@ fn output(operation: OperationBuilder, method: &Method) -> OperationBuilder {
 
 fn tag(operation: Operation) -> &'static str {
     match operation {
-        Operation::TextToImage(_) | Operation::FetchByBody(_) | Operation::FetchByPath(_) | Operation::ListLegacyModels => "ModelsLab",
-        Operation::GenerateImages | Operation::ListModels | Operation::FindModel => "OpenAI",
+        Operation::Generate(..) | Operation::FetchByBody(_) | Operation::FetchByPath(_) | Operation::ListLegacyModels => "ModelsLab",
+        Operation::GenerateImages | Operation::EditImages | Operation::ListModels | Operation::FindModel => "OpenAI",
         Operation::Index | Operation::Health | Operation::Ready | Operation::Metrics | Operation::OpenApi => "House",
         Operation::Output => "Outputs",
+        Operation::Input => "Inputs",
     }
 }
 
 fn summary(operation: Operation, method: &Method) -> &'static str {
     match operation {
-        Operation::TextToImage(_) => "Make images of a text",
+        Operation::Generate(Task::ImageToImage, _) => "Change a picture as a text says",
+        Operation::Generate(Task::Inpaint, _) => "Draw part of a picture anew",
+        Operation::Generate(Task::Outpaint, _) => "Draw around a picture",
+        Operation::Generate(..) => "Make images of a text",
         Operation::FetchByBody(_) | Operation::FetchByPath(_) => "Fetch the images of an earlier call; waits for them for a while",
         Operation::ListLegacyModels | Operation::ListModels => "List the models",
         Operation::GenerateImages => "Make images of a text, whole or as a stream of previews",
+        Operation::EditImages => "Change a picture, or part of it, whole or as a stream of previews",
         Operation::FindModel => "Tell of one model",
         Operation::Index => "What to call",
         Operation::Health => "Whether the process answers",
@@ -154,6 +170,7 @@ fn summary(operation: Operation, method: &Method) -> &'static str {
         Operation::OpenApi => "This document",
         Operation::Output if *method == Method::PUT => "Store an image: for replicas, with a signed URL",
         Operation::Output => "An image",
+        Operation::Input => "A picture of a call: for replicas, with a signed URL",
     }
 }
 
@@ -201,6 +218,19 @@ fn body<T: ToSchema>() -> utoipa::openapi::request_body::RequestBody {
         .content(JSON, json(reference::<T>()))
         .content("application/x-www-form-urlencoded", json(reference::<T>()))
         .build()
+}
+
+fn generation_body(task: Task) -> utoipa::openapi::request_body::RequestBody {
+    match task {
+        Task::TextToImage => body::<modelslab::TextToImageFields>(),
+        _ => picture_body::<modelslab::TextToImageFields, modelslab::PictureFields>(),
+    }
+}
+
+/// A body that holds pictures beside the fields of `T`: those of `P`.
+fn picture_body<T: ToSchema, P: ToSchema>() -> utoipa::openapi::request_body::RequestBody {
+    let both = || RefOr::T(Schema::AllOf(AllOfBuilder::new().item(reference::<T>()).item(reference::<P>()).build()));
+    RequestBodyBuilder::new().content(JSON, json(both())).content("multipart/form-data", json(both())).build()
 }
 
 fn path_parameter(name: &str, description: &str) -> utoipa::openapi::path::Parameter {

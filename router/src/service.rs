@@ -16,6 +16,7 @@ use crate::admission::RateLimiter;
 use crate::catalog::Snapshot;
 use crate::dispatch::{Dispatcher, now_ms};
 use crate::generation::{Generation, Mode, ModelListing, Progress, Submission};
+use crate::inputs::{Fetcher, Intake};
 use crate::metrics::OutcomeLabel;
 use crate::outputs::OutputStore;
 use crate::refusal::Refusal;
@@ -23,6 +24,7 @@ use crate::store::{Admission, Caller, Store, StoreError, Usage};
 use crate::validation;
 
 pub(crate) mod generations;
+mod pictures;
 mod plan;
 mod takeover;
 #[cfg(test)]
@@ -39,6 +41,8 @@ const REQUESTS_LIMIT: usize = 2_000;
 const USUAL_DURATION: Duration = Duration::from_secs(10);
 /// How often the journal is asked about a request that another router works on.
 const FOREIGN_POLL_INTERVAL: Duration = Duration::from_millis(500);
+/// Bodies with pictures that are read at once: each may be as large as [`Settings::picture_body_limit_bytes`].
+const PICTURE_BODIES_LIMIT: usize = 12;
 /// How long a call to cancel waits until the replica has let go.
 const CANCEL_WAIT: Duration = Duration::from_secs(5);
 
@@ -51,8 +55,10 @@ pub struct Settings {
     pub sync_wait: Duration,
     /// How long a fetch waits for its images.
     pub fetch_wait: Duration,
-    /// The largest body a call may have.
+    /// The largest body a call may have that takes no picture.
     pub body_limit_bytes: usize,
+    /// The largest body of a call that takes pictures.
+    pub picture_body_limit_bytes: usize,
     /// How long a body may take to arrive.
     pub body_timeout: Duration,
 }
@@ -64,6 +70,8 @@ impl Default for Settings {
             sync_wait: Duration::from_secs(60),
             fetch_wait: Duration::from_secs(25),
             body_limit_bytes: 1024 * 1024,
+            // Two of the largest pictures, one of them as base64, and some text.
+            picture_body_limit_bytes: 40 * 1024 * 1024,
             body_timeout: Duration::from_secs(30),
         }
     }
@@ -79,6 +87,8 @@ pub struct Service {
 struct House {
     settings: Settings,
     dispatcher: Dispatcher,
+    intake: Intake,
+    picture_bodies: Arc<Semaphore>,
     limiter: RateLimiter,
     /// This router among those that share the store.
     router: Uuid,
@@ -91,11 +101,14 @@ struct House {
 }
 
 impl Service {
-    pub fn new(settings: Settings, dispatcher: Dispatcher) -> Self {
+    pub fn new(settings: Settings, dispatcher: Dispatcher, fetcher: Fetcher) -> Self {
+        let intake = Intake::new(Arc::clone(&dispatcher.inputs), fetcher);
         Self {
             house: Arc::new(House {
                 settings,
                 dispatcher,
+                intake,
+                picture_bodies: Arc::new(Semaphore::new(PICTURE_BODIES_LIMIT)),
                 limiter: RateLimiter::default(),
                 router: Uuid::now_v7(),
                 room: Arc::new(Semaphore::new(REQUESTS_LIMIT)),
@@ -177,6 +190,12 @@ impl Service {
         self.store().usage(caller.tenant).await.map_err(|error| internal(&error))
     }
 
+    /// Room for a body with pictures; waits for it as long as a body may take.
+    pub async fn picture_body_room(&self) -> Result<OwnedSemaphorePermit, Refusal> {
+        let room = tokio::time::timeout(self.settings().body_timeout, Arc::clone(&self.house.picture_bodies).acquire_owned()).await;
+        room.ok().and_then(Result::ok).ok_or(Refusal::NoCapacity { retry_after: self.settings().body_timeout })
+    }
+
     pub fn settings(&self) -> &Settings {
         &self.house.settings
     }
@@ -220,7 +239,8 @@ impl Service {
         let catalog = self.catalog();
         let plan = plan::of_caller(&catalog, caller)?;
         let model = plan::callable_model(&catalog, caller, plan, &submission.request.model)?;
-        let request = validation::normalise(submission.request, model, rand::random)?;
+        // Before anything is fetched.
+        validation::check(&submission.request, model)?;
         let place = self.take_place()?;
         let (per_minute, burst) = (plan.requests_per_minute.unsigned_abs(), plan.burst.unsigned_abs());
         self.house.limiter.check(caller.tenant, per_minute, burst, Instant::now()).map_err(|retry_after| Refusal::RateLimited {
@@ -229,6 +249,9 @@ impl Service {
             burst,
             retry_after,
         })?;
+        // Durable before the journal names them.
+        let (request, size) = self.take_pictures(submission.request, submission.pictures).await?;
+        let request = validation::normalise(request, model, size, rand::random)?;
         let admission = Admission {
             id: Uuid::now_v7(),
             tenant: caller.tenant,

@@ -5,6 +5,7 @@
 //! settles or gives back what was reserved). A router that stops leaves its entries behind; `take_up` hands them to another under
 //! a higher fence, and whatever the first one still says about them is refused.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -139,4 +140,6 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// Hands over at most `limit` unfinished entries of routers without a heartbeat for `silence`, oldest first, each under a new fence.
     async fn take_up(&self, router: Uuid, silence: Duration, limit: u32) -> Result<Vec<Entry>, StoreError>;
     async fn usage(&self, tenant: Uuid) -> Result<Usage, StoreError>;
+    /// The inputs that unfinished requests name, by sha256: those of every router.
+    async fn needed_inputs(&self) -> Result<HashSet<String>, StoreError>;
 }

@@ -1,10 +1,18 @@
 //! Makes a request whole, or says what is wrong with it: fills in what it leaves open, holds it within the model's limits. Pure; the seed's
 //! randomness is an argument. It knows no plans' quotas and no dialects.
 
-use runtime_api::{ImageRequest, PromptSyntax, Task};
+use runtime_api::ImageRequest;
 
 use crate::catalog::Model;
+use crate::inputs::Size;
 use crate::refusal::Refusal;
+
+mod adapters;
+mod size;
+mod task;
+
+pub use adapters::{ADAPTER_SCALE_LIMIT, ADAPTERS_LIMIT, EMBEDDINGS_LIMIT};
+pub use task::{DEFAULT_IMAGE_TO_IMAGE_STRENGTH, MASK_BLUR_LIMIT_PIXELS};
 
 /// The samplers that the runtime serves, by diffusers' class names.
 pub const SAMPLERS: [&str; 3] = ["DDIMScheduler", "EulerDiscreteScheduler", "EulerAncestralDiscreteScheduler"];
@@ -19,40 +27,49 @@ const CLIP_SKIP_LIMIT: u32 = 24;
 /// Keys of a sampler's configuration that one request may set.
 const SAMPLER_OPTIONS_LIMIT: usize = 32;
 
-/// The request with model, size, steps, guidance scale, sampler and seed set, and nothing that the model cannot do.
-///
-/// Steps out of range are brought into it, as clients expect; everything else out of range is refused with the field's name.
-pub fn normalise(request: ImageRequest, model: &Model, draw_seed: impl FnOnce() -> u32) -> Result<ImageRequest, Refusal> {
-    if request.task != Task::TextToImage {
-        return Err(Refusal::NotSupported { feature: format!("the task {:?}", request.task) });
-    }
-    if request.prompt_syntax != PromptSyntax::Plain {
-        return Err(Refusal::NotSupported { feature: format!("the prompt syntax {:?}", request.prompt_syntax) });
-    }
-    if let Some(field) = request.extensions().next() {
-        return Err(Refusal::NotSupported { feature: format!("the field {field}") });
-    }
-    check_prompts(&request)?;
-    check_numbers(&request)?;
+/// What can be said of a request before its pictures are here, so that nothing is fetched for one that cannot be served.
+pub fn check(request: &ImageRequest, model: &Model) -> Result<(), Refusal> {
+    check_prompts(request)?;
+    check_numbers(request)?;
+    task::check(request)?;
+    adapters::check(request)?;
     let limits = &model.limits;
-    let defaults = model.defaults.effective(model.family, limits);
-    let width =
-        size("width", request.width.unwrap_or(positive(defaults.width)), limits.min_width, limits.max_width, limits.size_multiple_of)?;
-    let height =
-        size("height", request.height.unwrap_or(positive(defaults.height)), limits.min_height, limits.max_height, limits.size_multiple_of)?;
+    size::check(request, limits)?;
     let max_samples = positive(limits.max_samples);
     if !(1..=max_samples).contains(&request.samples) {
         return Err(invalid("samples", format!("samples must be between 1 and {max_samples}")));
     }
+    let defaults = model.defaults.effective(model.family, limits);
+    sampler(request.sampler.clone(), defaults.sampler, model.own_sampler.clone()).map(drop)
+}
+
+/// The request with model, size, steps, guidance scale, sampler, strength and seed set, and nothing that the model cannot do. `image` is the
+/// size of its image, where it has one.
+///
+/// Steps out of range are brought into it, as clients expect; everything else out of range is refused with the field's name.
+pub fn normalise(
+    request: ImageRequest,
+    model: &Model,
+    image: Option<Size>,
+    draw_seed: impl FnOnce() -> u32,
+) -> Result<ImageRequest, Refusal> {
+    check(&request, model)?;
+    task::check_pictures(&request)?;
+    let limits = &model.limits;
+    let defaults = model.defaults.effective(model.family, limits);
+    let default_size = Size { width: positive(defaults.width), height: positive(defaults.height) };
+    let canvas = size::canvas(&request, limits, image, default_size)?;
     let steps = request.num_inference_steps.unwrap_or(positive(defaults.steps)).clamp(1, positive(limits.max_steps).max(1));
     let sampler = sampler(request.sampler.clone(), defaults.sampler, model.own_sampler.clone())?;
     Ok(ImageRequest {
         model: model.model_id.clone(),
-        width: Some(width),
-        height: Some(height),
+        width: Some(canvas.size.width),
+        height: Some(canvas.size.height),
+        margins: canvas.margins,
         num_inference_steps: Some(steps),
         guidance_scale: Some(request.guidance_scale.unwrap_or(defaults.guidance_scale)),
         sampler: Some(sampler),
+        strength: request.strength.or(task::default_strength(request.task)),
         seed: Some(request.seed.unwrap_or_else(|| u64::from(draw_seed()))),
         ..request
     })
@@ -96,17 +113,6 @@ fn check_numbers(request: &ImageRequest) -> Result<(), Refusal> {
     Ok(())
 }
 
-fn size(field: &str, pixels: u32, min: i32, max: i32, multiple_of: i32) -> Result<u32, Refusal> {
-    let multiple_of = positive(multiple_of).max(1);
-    if !(positive(min)..=positive(max)).contains(&pixels) {
-        return Err(invalid(field, format!("{field} must be between {min} and {max}")));
-    }
-    if !pixels.is_multiple_of(multiple_of) {
-        return Err(invalid(field, format!("{field} must be divisible by {multiple_of}")));
-    }
-    Ok(pixels)
-}
-
 fn sampler(asked: Option<String>, declared: Option<String>, own: Option<String>) -> Result<String, Refusal> {
     let is_served = |sampler: &String| SAMPLERS.contains(&sampler.as_str());
     match asked.or(declared) {
@@ -147,12 +153,12 @@ mod tests {
     fn refusal(change: impl FnOnce(&mut ImageRequest)) -> String {
         let mut request = request();
         change(&mut request);
-        normalise(request, &demo(), || 7).unwrap_err().to_string()
+        normalise(request, &demo(), None, || 7).unwrap_err().to_string()
     }
 
     #[test]
     fn what_is_left_open_is_filled_in() {
-        let whole = normalise(request(), &demo(), || 7).unwrap();
+        let whole = normalise(request(), &demo(), None, || 7).unwrap();
         assert_eq!((whole.width, whole.height, whole.num_inference_steps), (Some(64), Some(64), Some(20)));
         assert_eq!((whole.guidance_scale, whole.seed), (Some(7.5), Some(7)));
         assert_eq!(whole.sampler.as_deref(), Some("DDIMScheduler"));
@@ -171,7 +177,7 @@ mod tests {
             samples: 4,
             ..request()
         };
-        assert_eq!(normalise(asked.clone(), &demo(), || 7), Ok(asked));
+        assert_eq!(normalise(asked.clone(), &demo(), None, || 7), Ok(asked));
     }
 
     #[test]
@@ -195,14 +201,14 @@ mod tests {
     fn steps_are_brought_into_range_and_never_refused() {
         for (asked, given) in [(0, 1), (1, 1), (50, 50), (51, 50), (u32::MAX, 50)] {
             let request = ImageRequest { num_inference_steps: Some(asked), ..request() };
-            assert_eq!(normalise(request, &demo(), || 7).unwrap().num_inference_steps, Some(given));
+            assert_eq!(normalise(request, &demo(), None, || 7).unwrap().num_inference_steps, Some(given));
         }
     }
 
     #[test]
     fn a_model_whose_own_sampler_is_not_served_gets_the_nearest() {
         let pndm = Model { own_sampler: Some("PNDMScheduler".to_owned()), ..demo() };
-        assert_eq!(normalise(request(), &pndm, || 7).unwrap().sampler.as_deref(), Some("DDIMScheduler"));
+        assert_eq!(normalise(request(), &pndm, None, || 7).unwrap().sampler.as_deref(), Some("DDIMScheduler"));
     }
 
     #[test]

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use bolero::check;
-use router::dialect::modelslab::{self, FetchFields, TEXT_TO_IMAGE_PATHS};
+use router::dialect::modelslab::{self, FetchFields, GENERATION_PATHS};
 use router::dialect::{fields, not_supported, openai};
 use router::generation::Submission;
 use router::refusal::Refusal;
@@ -13,7 +13,7 @@ use router::refusal::Refusal;
 const RUN_FOR: Duration = Duration::from_secs(3);
 
 /// Bodies of real clients, and their edges.
-const SEEDS: [&str; 14] = [
+const SEEDS: [&str; 17] = [
     r#"{"key":"k","model_id":"demo","prompt":"a red circle on a blue background","negative_prompt":"blurry","width":64,"height":64,"samples":1,"num_inference_steps":20,"guidance_scale":5}"#,
     r#"{"key":"k","model_id":"m","prompt":"((x)), (y:1.2)","negative_prompt":null,"width":"512","height":"512","samples":"1","num_inference_steps":"31","safety_checker":"no","enhance_prompt":"yes","seed":null,"guidance_scale":7.5,"multi_lingual":"no","panorama":"no","self_attention":"no","upscale":"no","embeddings_model":null,"lora_model":null,"tomesd":"yes","clip_skip":"2","use_karras_sigmas":"yes","vae":null,"lora_strength":null,"scheduler":"EulerDiscreteScheduler","webhook":null,"track_id":null}"#,
     r#"{"key":"k","request_id":"12202888"}"#,
@@ -22,6 +22,9 @@ const SEEDS: [&str; 14] = [
     r#"{"prompt":"a","scheduler":"DPM++ 2M Karras","algorithm_type":"sde-dpmsolver++"}"#,
     r#"{"prompt":"a","seed":18446744073709551615,"width":-1,"height":1e308,"clip_skip":99999999999}"#,
     r#"{"prompt":"a","init_image":["https://example.org/a.png"],"webhook":"https://example.org"}"#,
+    r#"{"prompt":"a <lora:ink:0.8>","init_image":["data:image/png;base64,iVBORw0KGgo="],"mask_image":"https://a.example/m.png","strength":"0.7","lora_model":"a,b","lora_strength":"0.45,0.55","embeddings_model":"e"}"#,
+    r#"{"prompt":"","image":"iVBORw0KGgo=","width":512,"height":512,"overlap_width":64,"num_inference_steps":20,"guidance_scale":7.5}"#,
+    r#"{"prompt":"a","image":"iVBORw0KGgo=","mask":"data:,","strength":2,"lora_strength":1e999}"#,
     "prompt=a+cat&samples=1&seed=%2D1",
     r#"{"a":{"b":[[[[[[[[[[[[[[[[[[1]]]]]]]]]]]]]]]]]]}}"#,
     r#"{"prompt":"a","prompt":"b"}"#,
@@ -60,10 +63,11 @@ fn call(input: &[u8]) {
     };
     let submission = match choice % 8 {
         0..=4 => {
-            let (_, family) = TEXT_TO_IMAGE_PATHS[usize::from(choice % 5)];
-            modelslab::parse_text_to_image(fields, family).map(|parsed| parsed.submission)
+            let (_, task, family) = GENERATION_PATHS[usize::from(*choice) % GENERATION_PATHS.len()];
+            modelslab::parse(fields.into(), task, family).map(|parsed| parsed.submission)
         }
-        5 | 6 => openai::parse(fields).map(|parsed| parsed.submission),
+        5 => openai::parse(fields.into()).map(|parsed| parsed.submission),
+        6 => openai::parse_edit(fields.into()).map(|parsed| parsed.submission),
         _ => match fields::typed::<FetchFields>(fields).and_then(|fetch| modelslab::parse_fetch_id(fetch.request_id.as_deref())) {
             Ok(id) => return assert!(id > 0),
             Err(refusal) => Err(refusal),
@@ -83,7 +87,7 @@ fn any_bytes_are_refused_or_translated_within_bounds() {
 /// Random bytes rarely are JSON: here real bodies lose, double and change a few bytes.
 #[test]
 fn damaged_bodies_of_real_clients_are_refused_or_translated_within_bounds() {
-    for choice in 0..8 {
+    for choice in 0..168 {
         for seed in SEEDS {
             call(&[&[choice, 0], seed.as_bytes()].concat());
             let query_length = u8::try_from(seed.len()).unwrap_or(u8::MAX);

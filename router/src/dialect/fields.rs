@@ -16,7 +16,11 @@ const FIELD_LIMIT: usize = 256;
 
 /// All fields of a call: the body's, then those of the query that the body does not name.
 pub fn read(query: Option<&str>, body: &[u8]) -> Result<Fields, Refusal> {
-    let mut fields = read_body(body)?;
+    with_query(read_body(body)?, query)
+}
+
+/// `fields`, then those of the query that they do not name.
+pub fn with_query(mut fields: Fields, query: Option<&str>) -> Result<Fields, Refusal> {
     for (name, value) in read_form(query.unwrap_or_default().as_bytes())? {
         fields.entry(name).or_insert(value);
     }

@@ -79,6 +79,36 @@ pub fn switch<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<bool>
     read.ok_or_else(|| D::Error::custom(format!("must be true or false (or \"yes\" or \"no\"), not {}", shown(&value))))
 }
 
+/// Names: a list of texts, or one text with commas between them. Unset and blank ones count as absent.
+pub fn names<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    let value = Value::deserialize(deserializer)?;
+    let name = |text: &str| Some(text.trim().to_owned()).filter(|text| !is_unset_text(text));
+    match &value {
+        Value::Null => Ok(Vec::new()),
+        Value::String(text) => Ok(text.split(',').filter_map(name).collect()),
+        Value::Number(number) => Ok(vec![number.to_string()]),
+        Value::Array(items) => {
+            let texts: Option<Vec<&str>> = items.iter().map(Value::as_str).collect();
+            let texts = texts.ok_or_else(|| D::Error::custom("must be a list of texts, or one text with commas between names"))?;
+            Ok(texts.into_iter().filter_map(name).collect())
+        }
+        _ => Err(D::Error::custom(format!("must be one or more names, not {}", shown(&value)))),
+    }
+}
+
+/// Finite numbers: one, a list, or a text with commas between them.
+pub fn numbers<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<f64>, D::Error> {
+    let value = Value::deserialize(deserializer)?;
+    let items = match &value {
+        Value::String(text) if text.contains(',') => text.split(',').map(|item| Value::String(item.to_owned())).collect(),
+        Value::Array(items) => items.clone(),
+        other => vec![other.clone()],
+    };
+    let read = items.iter().map(read_number).collect::<Result<Vec<_>, Unreadable>>();
+    let read = read.map_err(|Unreadable| D::Error::custom(format!("must be one or more numbers, not {}", shown(&value))))?;
+    Ok(read.into_iter().flatten().collect())
+}
+
 /// Whether a field asks for something: null, "", "no", "none", false, 0 and empty lists do not.
 pub fn is_set(value: &Value) -> bool {
     match value {
@@ -198,6 +228,34 @@ mod tests {
         assert_eq!(switch(&json!("")).unwrap(), None);
         assert!(switch(&json!("maybe")).is_err());
         assert!(switch(&json!(2)).is_err());
+    }
+
+    #[test]
+    fn lists_are_read_in_every_spelling() {
+        for (value, expected) in [
+            (json!("a"), vec!["a"]),
+            (json!("a, b ,,none"), vec!["a", "b"]),
+            (json!(["a", "b", ""]), vec!["a", "b"]),
+            (json!(7), vec!["7"]),
+            (json!(null), vec![]),
+            (json!(""), vec![]),
+        ] {
+            assert_eq!(names(&value).unwrap(), expected, "{value}");
+        }
+        assert!(names(&json!({})).is_err() && names(&json!([1])).is_err() && names(&json!(true)).is_err());
+        for (value, expected) in [
+            (json!("0.45,0.55"), vec![0.45, 0.55]),
+            (json!("1.0"), vec![1.0]),
+            (json!(0.5), vec![0.5]),
+            (json!([0.5, "0.6", null]), vec![0.5, 0.6]),
+            (json!(""), vec![]),
+            (json!(null), vec![]),
+        ] {
+            assert_eq!(numbers(&value).unwrap(), expected, "{value}");
+        }
+        for value in [json!("strong"), json!("0.5;0.6"), json!("NaN,1"), json!([[1]]), json!({}), json!(true)] {
+            assert!(numbers(&value).is_err(), "{value}");
+        }
     }
 
     #[test]

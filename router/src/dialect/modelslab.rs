@@ -5,9 +5,11 @@ mod answer;
 mod refusal;
 mod request;
 
+use runtime_api::Task;
+
 pub use answer::{Answering, Failed, LegacyModel, Meta, Processing, Success, model_list, render_fetch, render_sync};
 pub use refusal::{ErrorBody, error_body, refuse};
-pub use request::{FetchFields, Parsed, TextToImageFields, parse_fetch_id, parse_text_to_image};
+pub use request::{FetchFields, Parsed, PictureFields, TextToImageFields, parse, parse_fetch_id};
 
 /// A family of paths: it decides where answers send their callers to fetch. Every id works on every family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,13 +33,29 @@ pub const V4_DREAMBOOTH: Family = family("modelslab/v4", "/api/v4/dreambooth/fet
 pub const V3_DREAMBOOTH: Family = family("modelslab/v3", "/api/v3/dreambooth/fetch");
 pub const V3: Family = family("modelslab/v3", "/api/v3/fetch");
 
-/// The paths that take a text-to-image call.
-pub const TEXT_TO_IMAGE_PATHS: [(&str, Family); 5] = [
-    ("/api/v7/images/text-to-image", V7),
-    ("/api/v6/images/text2img", V6),
-    ("/api/v4/dreambooth", V4_DREAMBOOTH),
-    ("/api/v3/dreambooth", V3_DREAMBOOTH),
-    ("/api/v3/text2img", V3),
+/// The paths that take a call for images, and what each makes them from.
+pub const GENERATION_PATHS: [(&str, Task, Family); 21] = [
+    ("/api/v7/images/text-to-image", Task::TextToImage, V7),
+    ("/api/v6/images/text2img", Task::TextToImage, V6),
+    ("/api/v6/realtime/text2img", Task::TextToImage, V6_REALTIME),
+    ("/api/v4/dreambooth", Task::TextToImage, V4_DREAMBOOTH),
+    ("/api/v3/dreambooth", Task::TextToImage, V3_DREAMBOOTH),
+    ("/api/v3/text2img", Task::TextToImage, V3),
+    ("/api/v7/images/image-to-image", Task::ImageToImage, V7),
+    ("/api/v6/images/img2img", Task::ImageToImage, V6),
+    ("/api/v6/realtime/img2img", Task::ImageToImage, V6_REALTIME),
+    ("/api/v4/dreambooth/img2img", Task::ImageToImage, V4_DREAMBOOTH),
+    ("/api/v3/dreambooth/img2img", Task::ImageToImage, V3_DREAMBOOTH),
+    ("/api/v3/img2img", Task::ImageToImage, V3),
+    ("/api/v7/images/inpaint", Task::Inpaint, V7),
+    ("/api/v6/images/inpaint", Task::Inpaint, V6),
+    ("/api/v6/realtime/inpaint", Task::Inpaint, V6_REALTIME),
+    ("/api/v6/image_editing/inpaint", Task::Inpaint, V6_EDITING),
+    ("/api/v4/dreambooth/inpaint", Task::Inpaint, V4_DREAMBOOTH),
+    ("/api/v3/dreambooth/inpaint", Task::Inpaint, V3_DREAMBOOTH),
+    ("/api/v3/inpaint", Task::Inpaint, V3),
+    ("/api/v6/image_editing/outpaint", Task::Outpaint, V6_EDITING),
+    ("/api/v5/outpaint", Task::Outpaint, V5),
 ];
 
 /// The families whose fetch routes are served.

@@ -2,7 +2,7 @@
 //! yet. What would change the picture is refused, never dropped in silence; what would not is listed with the reason why it may be
 //! ignored. A field that asks for nothing ("no", "", null) is no reason to refuse: clients send their defaults with every call.
 
-use super::{Fields, lenient};
+use super::{Content, lenient};
 use crate::refusal::Refusal;
 
 /// An endpoint by how its path begins and ends.
@@ -17,21 +17,19 @@ const fn endpoint(prefix: &'static str, suffix: &'static str, feature: &'static 
 }
 
 /// Asked only for paths that nothing serves; the first match speaks.
-const ENDPOINTS: [Endpoint; 26] = [
+const ENDPOINTS: [Endpoint; 23] = [
     endpoint("/api/v1/enterprise/", "", "the enterprise family of endpoints"),
-    endpoint("/api/v6/realtime/", "text2img", "realtime text-to-image (call /api/v6/images/text2img)"),
-    endpoint("/api/v6/realtime/", "", "realtime image editing"),
-    endpoint("/api/v6/image_editing/", "", "image editing"),
+    endpoint("/api/v6/realtime/", "", "this kind of realtime call"),
+    endpoint("/api/v6/image_editing/", "", "this kind of image editing"),
     endpoint("/api/v5/", "controlnet", "ControlNet"),
     endpoint("/api/v5/", "super_resolution", "upscaling"),
-    endpoint("/api/v5/", "outpaint", "outpainting"),
     endpoint("/api/", "/controlnet", "ControlNet"),
     endpoint("/api/", "/upscale", "upscaling"),
     endpoint("/api/", "/super_resolution", "upscaling"),
-    endpoint("/api/", "/image-to-image", "image-to-image"),
-    endpoint("/api/", "/img2img", "image-to-image"),
-    endpoint("/api/", "/inpaint", "inpainting"),
-    endpoint("/api/", "/outpaint", "outpainting"),
+    endpoint("/api/", "/image-to-image", "image-to-image at this path (call /api/v7/images/image-to-image)"),
+    endpoint("/api/", "/img2img", "image-to-image at this path (call /api/v6/images/img2img)"),
+    endpoint("/api/", "/inpaint", "inpainting at this path (call /api/v6/images/inpaint)"),
+    endpoint("/api/", "/outpaint", "outpainting at this path (call /api/v6/image_editing/outpaint)"),
     endpoint("/api/", "/model_reload", "reloading a model by hand (models load when they are called)"),
     endpoint("/api/", "/load_model", "importing a model over the API (declare a ModelDeployment)"),
     endpoint("/api/v3/lora_fine_tune", "", "training"),
@@ -40,28 +38,28 @@ const ENDPOINTS: [Endpoint; 26] = [
     endpoint("/api/", "base64_to_url", "uploading images"),
     endpoint("/api/", "base64_crop", "uploading images"),
     endpoint("/api/", "nsfw_image_check", "checking images"),
-    endpoint("/v1/images/edits", "", "image edits"),
     endpoint("/v1/images/variations", "", "image variations"),
     endpoint("/v1/chat/", "", "chat"),
     endpoint("/v1/responses", "", "responses"),
 ];
 
-/// Fields of a text-to-image call that would change the picture, and what they ask for.
-const REFUSED_FIELDS: [(&str, &str); 22] = [
-    ("init_image", "image-to-image (init_image)"),
-    ("image", "image-to-image (image)"),
-    ("mask_image", "inpainting (mask_image)"),
-    ("mask", "inpainting (mask)"),
+/// Fields that would change the picture, and what they ask for. The pictures that a path does take are taken out before this is asked.
+const REFUSED_FIELDS: [(&str, &str); 23] = [
+    ("init_image", "image-to-image at this path (init_image)"),
+    ("init_image_2", "more than one picture (init_image_2)"),
+    ("image", "image-to-image at this path (image)"),
+    ("image[]", "image-to-image at this path (image[])"),
+    ("images", "more than one picture (images)"),
+    ("mask_image", "inpainting at this path (mask_image)"),
+    ("mask", "inpainting at this path (mask)"),
     ("control_image", "ControlNet (control_image)"),
     ("controlnet_model", "ControlNet (controlnet_model)"),
     ("controlnet_type", "ControlNet (controlnet_type)"),
-    ("lora_model", "LoRA (lora_model)"),
-    ("lora", "LoRA (lora)"),
-    ("image_loras", "LoRA (image_loras)"),
+    ("lora", "LoRA under this name (lora; lora_model is)"),
+    ("image_loras", "LoRA by URL (image_loras; lora_model names one by its id)"),
     ("ip_adapter_id", "IP-Adapter (ip_adapter_id)"),
     ("ip_adapter_image", "IP-Adapter (ip_adapter_image)"),
-    ("embeddings_model", "textual inversion (embeddings_model)"),
-    ("embeddings", "textual inversion (embeddings)"),
+    ("embeddings", "textual inversion under this name (embeddings; embeddings_model is)"),
     ("vae", "another VAE than the model's (vae)"),
     ("upscale", "upscaling (upscale)"),
     ("highres_fix", "high-resolution fix (highres_fix)"),
@@ -82,9 +80,9 @@ pub const IGNORED_FIELDS: [(&str, &str); 15] = [
     ("watermark", "no image carries a watermark"),
     ("temp", "every image is kept under the plan's retention"),
     ("file_prefix", "names of outputs are unguessable on purpose"),
-    ("lora_strength", "belongs to lora_model"),
     ("ip_adapter_scale", "belongs to ip_adapter_id"),
-    ("strength", "belongs to init_image"),
+    ("strength", "where a call takes no picture: there is nothing to leave behind"),
+    ("input_fidelity", "a wish; strength says how far the picture is left behind"),
     ("quality", "a wish; a model has one quality, and steps say how much work is spent"),
     ("style", "a wish of two retired models"),
     ("moderation", "no prompt is moderated"),
@@ -98,10 +96,11 @@ pub fn endpoint_refusal(path: &str) -> Option<Refusal> {
     Some(Refusal::NotSupported { feature: known.feature.to_owned() })
 }
 
-/// Refuses fields that ask for what is not served.
-pub fn check_fields(fields: &Fields) -> Result<(), Refusal> {
+/// Refuses fields and files that ask for what is not served.
+pub fn check(content: &Content) -> Result<(), Refusal> {
     for (name, feature) in REFUSED_FIELDS {
-        if fields.get(name).is_some_and(lenient::is_set) {
+        let is_file = content.files.iter().any(|file| file.name == name);
+        if is_file || content.fields.get(name).is_some_and(lenient::is_set) {
             return Err(Refusal::NotSupported { feature: feature.to_owned() });
         }
     }
@@ -114,9 +113,9 @@ mod tests {
 
     use super::*;
 
-    fn fields(value: Value) -> Fields {
+    fn content(value: Value) -> Content {
         match value {
-            Value::Object(fields) => fields,
+            Value::Object(fields) => fields.into(),
             _ => panic!("not an object"),
         }
     }
@@ -124,16 +123,14 @@ mod tests {
     #[test]
     fn endpoints_of_the_vendors_that_are_not_served_say_what_is_missing() {
         for (path, feature) in [
-            ("/api/v7/images/image-to-image", "image-to-image"),
-            ("/api/v6/images/img2img", "image-to-image"),
-            ("/api/v7/images/inpaint", "inpainting"),
+            ("/api/v5/img2img", "image-to-image"),
+            ("/api/v5/inpaint", "inpainting"),
+            ("/api/v7/images/outpaint", "outpainting"),
             ("/api/v5/controlnet", "ControlNet"),
             ("/api/v6/images/controlnet", "ControlNet"),
             ("/api/v7/images/upscale/", "upscaling"),
-            ("/api/v6/realtime/img2img", "realtime"),
+            ("/api/v6/realtime/img2video", "realtime"),
             ("/api/v6/image_editing/super_resolution", "image editing"),
-            ("/api/v4/dreambooth/inpaint", "inpainting"),
-            ("/v1/images/edits", "image edits"),
             ("/v1/images/variations", "image variations"),
         ] {
             match endpoint_refusal(path) {
@@ -152,15 +149,15 @@ mod tests {
             "webhook": null, "highres_fix": false, "free_u": "no", "multi_lingual": "no", "vae": null, "init_image": "", "image_loras": [],
             "enhance_prompt": "yes", "tomesd": "yes", "safety_checker": "yes"
         });
-        assert_eq!(check_fields(&fields(defaults)), Ok(()));
+        assert_eq!(check(&content(defaults)), Ok(()));
         for (name, value) in [
             ("upscale", json!("2")),
-            ("lora_model", json!("3d-character")),
+            ("lora", json!("3d-character")),
             ("webhook", json!("https://example.org/hook")),
             ("init_image", json!(["https://example.org/a.png"])),
             ("multi_lingual", json!("yes")),
         ] {
-            let refused = check_fields(&fields(json!({ name: value })));
+            let refused = check(&content(json!({ name: value })));
             assert!(matches!(&refused, Err(Refusal::NotSupported { feature }) if feature.contains(name)), "{name}: {refused:?}");
         }
     }

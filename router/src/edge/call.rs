@@ -7,10 +7,12 @@ use axum::http::request::Parts;
 use axum::http::uri::Authority;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use tokio::sync::OwnedSemaphorePermit;
 
+use super::multipart;
 use crate::accounts::ApiKey;
 use crate::bounded_body::{BodyError, read_bounded};
-use crate::dialect::{Fields, fields};
+use crate::dialect::{Content, Fields, fields};
 use crate::generation::{Generation, Submission};
 use crate::outputs::OutputError;
 use crate::refusal::Refusal;
@@ -20,29 +22,54 @@ use crate::store::Caller;
 /// What a dialect is given.
 #[derive(Debug)]
 pub(super) struct Call {
-    pub(super) fields: Fields,
+    pub(super) content: Content,
     pub(super) caller: Caller,
     /// Without a trailing slash; empty where neither the settings nor the caller tell, and links are then relative.
     pub(super) public_url: String,
+    /// Held while the body is in memory, where it may be large.
+    pub(super) room: Option<OwnedSemaphorePermit>,
 }
 
 impl Call {
     /// Reads the body within the settings' bounds, then finds out who calls.
     pub(super) async fn read(service: &Service, request: Request) -> Result<Self, Refusal> {
+        Self::read_within(service, request, service.settings().body_limit_bytes, None).await
+    }
+
+    /// The same where the body may hold pictures.
+    pub(super) async fn read_with_pictures(service: &Service, request: Request) -> Result<Self, Refusal> {
+        let room = service.picture_body_room().await?;
+        Self::read_within(service, request, service.settings().picture_body_limit_bytes, Some(room)).await
+    }
+
+    async fn read_within(
+        service: &Service,
+        request: Request,
+        limit_bytes: usize,
+        room: Option<OwnedSemaphorePermit>,
+    ) -> Result<Self, Refusal> {
         let (parts, body) = request.into_parts();
-        let fields = read_fields(service.settings(), &parts, body).await?;
-        let caller = service.authenticate(find_key(&parts, &fields).as_ref()).await?;
-        Ok(Self { fields, caller, public_url: public_url(service.settings(), &parts) })
+        let content = read_content(service.settings(), &parts, body, limit_bytes).await?;
+        let caller = service.authenticate(find_key(&parts, &content.fields).as_ref()).await?;
+        Ok(Self { content, caller, public_url: public_url(service.settings(), &parts), room })
     }
 }
 
-async fn read_fields(settings: &Settings, parts: &Parts, body: Body) -> Result<Fields, Refusal> {
-    let body = read_bounded(&parts.headers, body, settings.body_limit_bytes, settings.body_timeout).await.map_err(|error| match error {
+async fn read_content(settings: &Settings, parts: &Parts, body: Body, limit_bytes: usize) -> Result<Content, Refusal> {
+    let body = read_bounded(&parts.headers, body, limit_bytes, settings.body_timeout).await.map_err(|error| match error {
         BodyError::TooLarge { limit_bytes } => Refusal::BodyTooLarge { limit_bytes },
         BodyError::TimedOut => Refusal::BodyTimeout { limit: settings.body_timeout },
         BodyError::Broken => Refusal::BodyMalformed { message: "the request body did not arrive whole".to_owned() },
     })?;
-    fields::read(parts.uri.query(), &body)
+    let query = parts.uri.query();
+    match multipart::boundary(&parts.headers) {
+        Some(boundary) => {
+            let mut content = multipart::read(boundary, body).await?;
+            content.fields = fields::with_query(content.fields, query)?;
+            Ok(content)
+        }
+        None => fields::read(query, &body).map(Content::from),
+    }
 }
 
 /// The body's key before `Authorization: Bearer`, the headers `key` and `X-API-Key`, and the query's: clients that send several mean the

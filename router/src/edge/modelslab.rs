@@ -2,17 +2,18 @@
 
 use axum::extract::{Path, Request, State};
 use axum::response::Response;
+use runtime_api::Task;
 
 use super::call::{Call, fill_in_model, read_images};
 use super::response::respond;
-use crate::dialect::modelslab::{self, Answering, Family, FetchFields, parse_fetch_id, parse_text_to_image};
+use crate::dialect::modelslab::{self, Answering, Family, FetchFields, parse_fetch_id};
 use crate::dialect::{Answer, Fields, fields};
 use crate::generation::{self, Generation, Mode};
 use crate::refusal::Refusal;
 use crate::service::Service;
 
-pub(super) async fn text_to_image(State(service): State<Service>, family: Family, request: Request) -> Response {
-    answer(generate(&service, family, request).await)
+pub(super) async fn generate(State(service): State<Service>, task: Task, family: Family, request: Request) -> Response {
+    answer(make(&service, task, family, request).await)
 }
 
 /// `id` stands in the path, or else in the body.
@@ -28,13 +29,16 @@ fn answer(result: Result<Answer, Refusal>) -> Response {
     respond(result.unwrap_or_else(|refusal| modelslab::refuse(&refusal)))
 }
 
-async fn generate(service: &Service, family: Family, request: Request) -> Result<Answer, Refusal> {
-    let Call { fields, caller, public_url } = Call::read(service, request).await?;
-    let mut parsed = parse_text_to_image(fields, family)?;
+async fn make(service: &Service, task: Task, family: Family, request: Request) -> Result<Answer, Refusal> {
+    let call =
+        if task == Task::TextToImage { Call::read(service, request).await? } else { Call::read_with_pictures(service, request).await? };
+    let Call { content, caller, public_url, room } = call;
+    let mut parsed = modelslab::parse(content, task, family)?;
     fill_in_model(service, &caller, "model_id", &mut parsed.submission)?;
     let waits = parsed.submission.mode == Mode::Attached;
     // From here to the answer, a caller that goes away drops the ticket, and with it the request.
     let ticket = service.submit(&caller, parsed.submission).await?;
+    drop(room);
     let mut generation = ticket.generation.clone();
     if waits {
         generation = service.wait(&caller, generation.public_id, service.settings().sync_wait).await?;
@@ -47,8 +51,8 @@ async fn generate(service: &Service, family: Family, request: Request) -> Result
 }
 
 async fn find(service: &Service, family: Family, id_in_path: Option<String>, request: Request) -> Result<Answer, Refusal> {
-    let Call { fields, caller, public_url } = Call::read(service, request).await?;
-    let (id, base64) = read_fetch(fields, id_in_path)?;
+    let Call { content, caller, public_url, .. } = Call::read(service, request).await?;
+    let (id, base64) = read_fetch(content.fields, id_in_path)?;
     let generation = service.wait(&caller, id, service.settings().fetch_wait).await?;
     let images = images(service, &generation, base64).await?;
     Ok(modelslab::render_fetch(&generation, images, Answering { public_url: &public_url, family, base64 }))

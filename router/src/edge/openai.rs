@@ -12,8 +12,8 @@ use runtime_api::Failure;
 
 use super::call::{Call, fill_in_model, read_image, read_images};
 use super::response::respond;
-use crate::dialect::Answer;
-use crate::dialect::openai::{self, StreamEvent};
+use crate::dialect::openai::{self, Parsed, StreamEvent};
+use crate::dialect::{Answer, Content};
 use crate::generation::{self, Generation, Progress};
 use crate::refusal::Refusal;
 use crate::service::{Service, Ticket};
@@ -26,10 +26,17 @@ const HOLD_LIMIT: Duration = Duration::from_secs(60 * 60);
 const TRY_AGAIN_AFTER: Duration = Duration::from_secs(30);
 
 pub(super) async fn generate(State(service): State<Service>, request: Request) -> Response {
-    match begin(service, request).await {
-        Ok(response) => response,
-        Err(refusal) => respond(openai::refuse(&refusal)),
-    }
+    let call = Call::read(&service, request).await;
+    answer(begin(service, call, openai::parse).await)
+}
+
+pub(super) async fn edit(State(service): State<Service>, request: Request) -> Response {
+    let call = Call::read_with_pictures(&service, request).await;
+    answer(begin(service, call, openai::parse_edit).await)
+}
+
+fn answer(result: Result<Response, Refusal>) -> Response {
+    result.unwrap_or_else(|refusal| respond(openai::refuse(&refusal)))
 }
 
 pub(super) async fn models(State(service): State<Service>, request: Request) -> Response {
@@ -46,11 +53,12 @@ pub(super) async fn model(State(service): State<Service>, Path(model): Path<Stri
     respond(answer.unwrap_or_else(|refusal| openai::refuse(&refusal)))
 }
 
-async fn begin(service: Service, request: Request) -> Result<Response, Refusal> {
-    let Call { fields, caller, public_url } = Call::read(&service, request).await?;
-    let mut parsed = openai::parse(fields)?;
+async fn begin(service: Service, call: Result<Call, Refusal>, parse: fn(Content) -> Result<Parsed, Refusal>) -> Result<Response, Refusal> {
+    let Call { content, caller, public_url, room } = call?;
+    let mut parsed = parse(content)?;
     fill_in_model(&service, &caller, "model", &mut parsed.submission)?;
     let ticket = service.submit(&caller, parsed.submission).await?;
+    drop(room);
     if parsed.stream {
         let events = Streaming::new(service, caller, ticket).into_events();
         return Ok(Sse::new(events).keep_alive(KeepAlive::default()).into_response());

@@ -3,4 +3,5 @@
 mod bad_input;
 mod modelslab;
 mod openai;
+mod pictures;
 mod stage;

@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use axum::http::StatusCode;
 use futures::StreamExt;
-use runtime_api::{Event, Failure, FailureReason};
+use runtime_api::{Event, Failure, FailureReason, Task};
 use uuid::Uuid;
 
 use crate::generation::{Mode, Progress, State};
+use crate::inputs::Picture;
 use crate::store::{Admission, Allowance};
 use crate::validation;
 
@@ -55,6 +56,30 @@ async fn replica_that_dies_in_mid_image_is_replaced_and_the_request_is_billed_on
     assert_eq!(house.end(&caller, ticket.generation.public_id).await.state, State::Succeeded);
     assert_eq!(house.replicas.condemned.load(Ordering::SeqCst), 1);
     assert_eq!(house.calls_and_images(caller.tenant).await, (1, 1));
+}
+
+#[tokio::test]
+async fn pictures_of_a_request_are_there_for_every_attempt_and_gone_once_nobody_needs_them() {
+    let mut house = House::build().await;
+    let caller = house.caller("acme").await;
+    let mut changed = submission(Mode::Detached);
+    changed.request.task = Task::ImageToImage;
+    let png = crate::inputs::picture::tests::png(64, 64);
+    changed.pictures.image = Some(Picture::from_bytes("image", png.clone()).unwrap());
+    let ticket = house.service.submit(&caller, changed).await.unwrap();
+    let get = |url: String| async { reqwest::Client::builder().no_proxy().build().unwrap().get(url).send().await.unwrap() };
+    let first = house.call().await.take().dispatch.inputs;
+    house.service.sweep_inputs(Duration::ZERO).await;
+    let second = house.call().await.take();
+    assert_eq!(second.dispatch.inputs[0].sha256, first[0].sha256);
+    let url = second.dispatch.inputs[0].get_url.clone();
+    assert_eq!(get(url.clone()).await.bytes().await.unwrap(), png);
+    second.complete().await;
+    assert_eq!(house.end(&caller, ticket.generation.public_id).await.state, State::Succeeded);
+    house.service.sweep_inputs(Duration::from_secs(3600)).await;
+    assert_eq!(get(url.clone()).await.status(), 200, "kept for its time of retention");
+    house.service.sweep_inputs(Duration::ZERO).await;
+    assert_eq!(get(url).await.status(), 404);
 }
 
 #[tokio::test]
@@ -176,7 +201,7 @@ async fn watcher_sees_previews_and_the_end() {
 async fn work_of_a_dead_router_is_taken_up_where_somebody_still_wants_it() {
     let mut house = House::build().await;
     let caller = house.caller("acme").await;
-    let request = validation::normalise(submission(Mode::Detached).request, &crate::catalog::tests::model("demo"), || 7).unwrap();
+    let request = validation::normalise(submission(Mode::Detached).request, &crate::catalog::tests::model("demo"), None, || 7).unwrap();
     let mut admit = Vec::new();
     for mode in [Mode::Attached, Mode::Detached] {
         let admission = Admission {

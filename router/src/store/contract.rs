@@ -1,6 +1,7 @@
 //! What every store must do. Each fact is a function over an empty `dyn Store`; `contract_of!` makes a test of each for one
 //! implementation, so that SQLite and its successors pass the very same ones.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use runtime_api::{Failure, FailureReason, ImageRequest};
@@ -40,6 +41,7 @@ contract_of!(
     work_of_a_silent_router_is_taken_up_once_and_fenced,
     work_of_a_living_router_stays_with_it,
     a_detached_request_stays_detached_for_its_next_router,
+    inputs_are_needed_until_the_last_request_that_names_them_has_ended,
 );
 
 async fn open_sqlite() -> (SqliteStore, tempfile::TempDir) {
@@ -199,4 +201,21 @@ async fn a_detached_request_stays_detached_for_its_next_router(store: &dyn Store
     store.detach(entry.id).await.expect("the store answers");
     let taken = store.take_up(Uuid::from_u128(2), Duration::ZERO, 10).await.expect("the store answers");
     assert_eq!(taken.iter().map(|taken| taken.mode).collect::<Vec<_>>(), [Mode::Detached]);
+}
+
+async fn inputs_are_needed_until_the_last_request_that_names_them_has_ended(store: &dyn Store) {
+    let caller = tenant(store).await;
+    admit(store, &caller).await;
+    let mut entries = Vec::new();
+    for mask in [None, Some("cd".repeat(32))] {
+        let mut admission = admission(&caller, UNLIMITED);
+        (admission.request.image, admission.request.mask_image) = (Some("ab".repeat(32)), mask);
+        entries.push(store.admit(&admission).await.expect("an unlimited plan admits"));
+    }
+    let needed = async || store.needed_inputs().await.expect("the store answers");
+    assert_eq!(needed().await, HashSet::from(["ab".repeat(32), "cd".repeat(32)]));
+    for (entry, left) in entries.iter().rev().zip([HashSet::from(["ab".repeat(32)]), HashSet::new()]) {
+        store.finish(entry.id, entry.fence, &Outcome::Succeeded, &StartReport::default()).await.expect("the store answers");
+        assert_eq!(needed().await, left);
+    }
 }

@@ -1,5 +1,6 @@
 //! The store on SQLite: one file, embedded, for one machine. Every acknowledged write is on disk (`synchronous = full`).
 
+use std::collections::HashSet;
 use std::path::Path;
 use std::time::Duration;
 
@@ -195,6 +196,16 @@ impl Store for SqliteStore {
         .await?;
         let Some(row) = row else { return Ok(Usage::default()) };
         Ok(Usage { calls_today: count(&row, "today")?, calls_this_month: count(&row, "month")?, images: count(&row, "images")? })
+    }
+
+    async fn needed_inputs(&self) -> Result<HashSet<String>, StoreError> {
+        let inputs: Vec<Option<String>> = sqlx::query_scalar(
+            "select request ->> '$.image' from generations where finished_at_ms is null
+             union select request ->> '$.mask_image' from generations where finished_at_ms is null",
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        Ok(inputs.into_iter().flatten().collect())
     }
 }
 

@@ -1,7 +1,7 @@
 //! What callers of ModelsLab's dialect are answered.
 
 use axum::http::StatusCode;
-use runtime_api::{Failure, FailureReason, ImageRequest};
+use runtime_api::{Failure, FailureReason, ImageRequest, Task};
 use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
@@ -114,9 +114,17 @@ pub struct Meta {
     pub self_attention: &'static str,
     pub use_karras_sigmas: &'static str,
     pub algorithm_type: String,
+    /// Ids, with commas between them.
     pub embeddings: Option<String>,
     pub vae: Option<String>,
+    /// Ids, with commas between them.
     pub lora: Option<String>,
+    /// Of each LoRA, with commas between them.
+    pub lora_strength: Option<String>,
+    /// How far the picture of the call was left behind; null where there was none.
+    pub strength: Option<f64>,
+    /// Of an outpainting.
+    pub overlap_width: Option<u32>,
     /// AUTOMATIC1111's counting, as in the call.
     pub clip_skip: u32,
     pub temp: &'static str,
@@ -260,13 +268,21 @@ fn meta(request: &ImageRequest, base64: bool) -> Meta {
         self_attention: "no",
         use_karras_sigmas: yes_or_no(karras),
         algorithm_type: algorithm.to_owned(),
-        embeddings: None,
+        embeddings: listed(request.embeddings.iter().cloned()),
         vae: None,
-        lora: None,
+        lora: listed(request.adapters.iter().map(|adapter| adapter.model.clone())),
+        lora_strength: listed(request.adapters.iter().map(|adapter| adapter.scale.to_string())),
+        strength: request.strength,
+        overlap_width: request.mask_blur.filter(|_| request.task == Task::Outpaint),
         clip_skip: request.clip_skip.unwrap_or(0).saturating_add(1),
         temp: "no",
         base64: yes_or_no(base64),
     }
+}
+
+fn listed(names: impl Iterator<Item = String>) -> Option<String> {
+    let names: Vec<String> = names.collect();
+    (!names.is_empty()).then(|| names.join(","))
 }
 
 fn yes_or_no(on: bool) -> &'static str {

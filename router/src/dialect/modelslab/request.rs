@@ -1,20 +1,24 @@
 //! What callers of ModelsLab's dialect send.
 
-use runtime_api::ImageRequest;
+use runtime_api::{ImageRequest, Task};
 use serde::Deserialize;
 use utoipa::ToSchema;
 
 use super::Family;
-use crate::dialect::{Fields, fields, lenient, not_supported, sampler};
-use crate::generation::{Mode, Submission};
+use crate::dialect::{Content, Fields, adapters, fields, lenient, not_supported, pictures, sampler};
+use crate::generation::{Mask, Mode, Pictures, Submission};
 use crate::refusal::Refusal;
+use crate::validation::MASK_BLUR_LIMIT_PIXELS;
 
 /// Layers skipped at most, in this dialect's counting.
 const CLIP_SKIP_LIMIT: u32 = 8;
 /// Kept and given back; longer ones are no names.
 const TRACK_ID_LIMIT_BYTES: usize = 256;
+/// The vendor's words for an outpainting that says nothing.
+const OUTPAINT_PROMPT: &str = "high quality";
+const OUTPAINT_NEGATIVE_PROMPT: &str = "low quality";
 
-/// A text-to-image call. Numbers and switches may be texts; `null` and `""` are as good as absent; unknown fields are ignored. What is
+/// A call for images. Numbers and switches may be texts; `null` and `""` are as good as absent; unknown fields are ignored. What is
 /// left out takes the model's own default, because the vendor's fixed ones (512×512, 31 steps) are wrong for most models.
 #[derive(Clone, Debug, Default, Deserialize, ToSchema)]
 #[serde(default)]
@@ -59,6 +63,18 @@ pub struct TextToImageFields {
     /// AUTOMATIC1111's counting: 1 uses the text encoder's last layer, 2 the one before it, up to 8.
     #[serde(deserialize_with = "lenient::whole", alias = "clipskip")]
     pub clip_skip: Option<u32>,
+    /// LoRAs by their ids, with commas between them or as a list. A prompt may name them, too: `<lora:ID:STRENGTH>`.
+    #[serde(deserialize_with = "lenient::names")]
+    #[schema(value_type = Option<String>, example = "ink-style,dots")]
+    pub lora_model: Vec<String>,
+    /// Their strengths, in the same order; LoRAs beyond the last take the last, and without any all take 1.
+    #[serde(deserialize_with = "lenient::numbers")]
+    #[schema(value_type = Option<String>, example = "0.45,0.55")]
+    pub lora_strength: Vec<f64>,
+    /// Textual inversions that the prompts name, by their ids, with commas between them or as a list.
+    #[serde(deserialize_with = "lenient::names")]
+    #[schema(value_type = Option<String>)]
+    pub embeddings_model: Vec<String>,
     /// Answer `processing` at once; the image is fetched by its id.
     #[serde(deserialize_with = "lenient::switch")]
     pub instant_response: Option<bool>,
@@ -71,6 +87,38 @@ pub struct TextToImageFields {
     /// Such as "16:9"; not supported without width and height.
     #[serde(deserialize_with = "lenient::filled_text")]
     pub aspect_ratio: Option<String>,
+}
+
+/// What calls that begin with a picture have beside the fields of the others. A picture is an http(s) URL, a data URI, base64, or a file of
+/// a multipart body: PNG, JPEG or WebP, at most 16 MiB and 4096×4096 pixels.
+#[derive(Clone, Debug, ToSchema)]
+#[schema(as = PictureFields)]
+pub struct PictureFields {
+    /// The picture that is changed; of an outpainting also called `image`.
+    #[schema(value_type = String)]
+    pub init_image: (),
+    /// Of an inpainting: white is drawn anew, black is kept.
+    #[schema(value_type = Option<String>)]
+    pub mask_image: (),
+    /// How far the picture is left behind, above 0 and at most 1; also called `prompt_strength`. By default 0.8, and 1 where part of the
+    /// picture is kept.
+    #[schema(value_type = Option<f64>)]
+    pub strength: (),
+    /// Of an outpainting: pixels of the picture's edge over which the new fades into it, at most 256.
+    #[schema(value_type = Option<u32>)]
+    pub overlap_width: (),
+}
+
+/// Those of [`PictureFields`] that are no pictures.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct EditFields {
+    #[serde(deserialize_with = "lenient::number")]
+    strength: Option<f64>,
+    #[serde(deserialize_with = "lenient::number")]
+    prompt_strength: Option<f64>,
+    #[serde(deserialize_with = "lenient::whole")]
+    overlap_width: Option<u32>,
 }
 
 /// A fetch whose id stands in the body.
@@ -89,7 +137,7 @@ pub struct FetchFields {
     pub base64: Option<bool>,
 }
 
-/// A text-to-image call, translated.
+/// A call, translated.
 #[derive(Clone, Debug)]
 pub struct Parsed {
     /// `request.model` is empty where the caller named none.
@@ -97,15 +145,55 @@ pub struct Parsed {
     pub base64: bool,
 }
 
-pub fn parse_text_to_image(fields: Fields, family: Family) -> Result<Parsed, Refusal> {
-    not_supported::check_fields(&fields)?;
-    let call: TextToImageFields = fields::typed(fields)?;
+/// A call for images, whatever it begins with.
+pub fn parse(mut content: Content, task: Task, family: Family) -> Result<Parsed, Refusal> {
+    let pictures = take_pictures(&mut content, task)?;
+    not_supported::check(&content)?;
+    let edit = if task == Task::TextToImage { EditFields::default() } else { take_edit_fields(&mut content.fields)? };
+    let call: TextToImageFields = fields::typed(content.fields)?;
     let track_id = call.track_id.clone();
     let mode = if call.instant_response == Some(true) { Mode::Detached } else { Mode::Attached };
     let base64 = call.base64 == Some(true);
     check(&call)?;
-    let request = translate(call)?;
-    Ok(Parsed { submission: Submission { request, mode, partial_images: 0, track_id, dialect: family.dialect }, base64 })
+    let mut request = translate(call)?;
+    request.task = task;
+    request.strength = edit.strength.or(edit.prompt_strength);
+    if task == Task::Outpaint {
+        outpaint(&mut request, edit.overlap_width);
+    }
+    let submission = Submission { request, pictures, mode, partial_images: 0, track_id, dialect: family.dialect };
+    Ok(Parsed { submission, base64 })
+}
+
+/// The pictures of the task; those of others stay, and are refused with the rest.
+fn take_pictures(content: &mut Content, task: Task) -> Result<Pictures, Refusal> {
+    let names: &[&'static str] = match task {
+        Task::ImageToImage | Task::Inpaint => &["init_image"],
+        Task::Outpaint => &["image", "init_image"],
+        _ => return Ok(Pictures::default()),
+    };
+    let image = pictures::require(pictures::take(content, names)?, names[0])?;
+    let mask = if task == Task::Inpaint {
+        Some(Mask::White(pictures::require(pictures::take(content, &["mask_image"])?, "mask_image")?))
+    } else {
+        None
+    };
+    Ok(Pictures { image: Some(image), mask })
+}
+
+fn take_edit_fields(fields: &mut Fields) -> Result<EditFields, Refusal> {
+    let names = ["strength", "prompt_strength", "overlap_width"];
+    fields::typed(names.into_iter().filter_map(|name| fields.remove_entry(name)).collect())
+}
+
+/// What an outpainting leaves open, as the vendor fills it in; its margins follow from the picture's size.
+fn outpaint(request: &mut ImageRequest, overlap_width: Option<u32>) {
+    if request.prompt.trim().is_empty() {
+        OUTPAINT_PROMPT.clone_into(&mut request.prompt);
+    }
+    request.negative_prompt.get_or_insert_with(|| OUTPAINT_NEGATIVE_PROMPT.to_owned());
+    // Moved into the bound: the vendor's own client sends more than the vendor takes.
+    request.mask_blur = overlap_width.map(|pixels| pixels.min(MASK_BLUR_LIMIT_PIXELS));
 }
 
 fn check(call: &TextToImageFields) -> Result<(), Refusal> {
@@ -121,7 +209,8 @@ fn check(call: &TextToImageFields) -> Result<(), Refusal> {
 
 fn translate(call: TextToImageFields) -> Result<ImageRequest, Refusal> {
     let sampler = sampler::choose("scheduler", call.scheduler.as_deref(), call.use_karras_sigmas, call.algorithm_type.as_deref())?;
-    let mut request = ImageRequest::text_to_image(call.model_id.unwrap_or_default().trim(), call.prompt.unwrap_or_default());
+    let (prompt, tagged) = adapters::take_tags(&call.prompt.unwrap_or_default())?;
+    let mut request = ImageRequest::text_to_image(call.model_id.unwrap_or_default().trim(), prompt);
     request.negative_prompt = call.negative_prompt;
     request.width = call.width;
     request.height = call.height;
@@ -132,6 +221,9 @@ fn translate(call: TextToImageFields) -> Result<ImageRequest, Refusal> {
     request.clip_skip = call.clip_skip.and_then(skipped_layers);
     request.sampler = sampler.sampler;
     request.sampler_options = sampler.options;
+    request.adapters = adapters::uses(call.lora_model, &call.lora_strength)?;
+    request.adapters.extend(tagged);
+    request.embeddings = call.embeddings_model;
     Ok(request)
 }
 

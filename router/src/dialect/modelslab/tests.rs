@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use runtime_api::{Failure, FailureReason, ImageRequest, Timings, WeightsTier};
+use runtime_api::{Failure, FailureReason, ImageRequest, Task, Timings, WeightsTier};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::*;
 use crate::dialect::{Fields, fields};
-use crate::generation::{Generation, Mode, StartReport, State};
+use crate::generation::{Generation, Mask, Mode, StartReport, State};
 use crate::refusal::Refusal;
 
 fn call(body: &Value) -> Fields {
@@ -16,7 +16,11 @@ fn call(body: &Value) -> Fields {
 }
 
 fn parse(body: &Value) -> Result<Parsed, Refusal> {
-    parse_text_to_image(call(body), V7)
+    parse_as(Task::TextToImage, body)
+}
+
+fn parse_as(task: Task, body: &Value) -> Result<Parsed, Refusal> {
+    super::parse(call(body).into(), task, V7)
 }
 
 #[test]
@@ -107,12 +111,44 @@ fn what_is_not_served_is_refused_by_name() {
     for body in [
         json!({ "prompt": "a", "init_image": "https://example.org/a.png" }),
         json!({ "prompt": "a", "controlnet_model": "canny" }),
-        json!({ "prompt": "a", "lora_model": "style" }),
+        json!({ "prompt": "a", "mask_image": "aGk=" }),
         json!({ "prompt": "a", "aspect_ratio": "16:9" }),
     ] {
         assert!(matches!(parse(&body), Err(Refusal::NotSupported { .. })), "{body}");
     }
     assert!(parse(&json!({ "prompt": "a", "aspect_ratio": "1:1", "width": 64, "height": 64 })).is_ok());
+}
+
+#[test]
+fn loras_and_embeddings_are_named_in_lists_and_tags() {
+    let parsed = parse(&json!({
+        "prompt": "a cat <lora:dots:-0.5>", "lora_model": "ink, oil", "lora_strength": "0.45", "embeddings_model": "style-1,style-2"
+    }))
+    .unwrap();
+    let request = &parsed.submission.request;
+    let adapters: Vec<(&str, f64)> = request.adapters.iter().map(|adapter| (adapter.model.as_str(), adapter.scale)).collect();
+    assert_eq!(adapters, [("ink", 0.45), ("oil", 0.45), ("dots", -0.5)]);
+    assert_eq!(
+        (request.prompt.as_str(), request.embeddings.as_slice()),
+        ("a cat", ["style-1".to_owned(), "style-2".to_owned()].as_slice())
+    );
+    let made = Generation { request: request.clone(), ..generation(State::Succeeded) };
+    let meta = &render_sync(&made, None, answering(false)).body["meta"];
+    assert_eq!((&meta["lora"], &meta["lora_strength"]), (&json!("ink,oil,dots"), &json!("0.45,0.45,-0.5")));
+    assert_eq!((&meta["embeddings"], &meta["strength"]), (&json!("style-1,style-2"), &json!(null)));
+}
+
+#[test]
+fn pictures_are_taken_by_the_task_and_strength_by_either_name() {
+    let body = json!({ "prompt": "a", "init_image": ["aGk="], "mask_image": "https://a.example/m.png", "strength": null, "prompt_strength": "0.7" });
+    let parsed = parse_as(Task::Inpaint, &body).unwrap().submission;
+    assert_eq!((parsed.request.task, parsed.request.strength), (Task::Inpaint, Some(0.7)));
+    assert!(matches!(parsed.pictures.mask, Some(Mask::White(mask)) if mask.field == "mask_image"));
+    assert_eq!(parsed.pictures.image.map(|image| image.field), Some("init_image"));
+    let both = json!({ "prompt": "a", "init_image": "aGk=", "strength": 0.5, "prompt_strength": 0.9 });
+    assert_eq!(parse_as(Task::ImageToImage, &both).unwrap().submission.request.strength, Some(0.5));
+    let text = json!({ "prompt": "a", "strength": 0.5 });
+    assert_eq!(parse(&text).unwrap().submission.request.strength, None, "clients send their default with every call");
 }
 
 #[test]

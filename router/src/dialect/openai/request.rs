@@ -1,12 +1,12 @@
 //! What callers of OpenAI's dialect send.
 
-use runtime_api::ImageRequest;
+use runtime_api::{ImageRequest, Task};
 use serde::Deserialize;
 use utoipa::ToSchema;
 
 use super::DIALECT;
-use crate::dialect::{Fields, fields, lenient, not_supported, sampler};
-use crate::generation::{Mode, Submission};
+use crate::dialect::{Content, adapters, fields, lenient, not_supported, pictures, sampler};
+use crate::generation::{Mask, Mode, Pictures, Submission};
 use crate::refusal::Refusal;
 
 /// Previews of one image at most, as OpenAI has it.
@@ -70,6 +70,42 @@ pub struct ImageCall {
     /// diffusers' counting: how many of the text encoder's last layers are skipped.
     #[serde(deserialize_with = "lenient::whole")]
     pub clip_skip: Option<u32>,
+    /// LoRAs by their ids, with commas between them or as a list.
+    #[serde(deserialize_with = "lenient::names")]
+    #[schema(value_type = Option<String>)]
+    pub lora_model: Vec<String>,
+    /// Their strengths, in the same order; LoRAs beyond the last take the last, and without any all take 1.
+    #[serde(deserialize_with = "lenient::numbers")]
+    #[schema(value_type = Option<String>)]
+    pub lora_strength: Vec<f64>,
+    /// Textual inversions that the prompts name, by their ids, with commas between them or as a list.
+    #[serde(deserialize_with = "lenient::names")]
+    #[schema(value_type = Option<String>)]
+    pub embeddings_model: Vec<String>,
+}
+
+/// What an edit has beside the fields of the others. A picture is a file of a multipart body, an http(s) URL, a data URI or base64: PNG,
+/// JPEG or WebP, at most 16 MiB and 4096×4096 pixels. One picture is taken.
+#[derive(Clone, Debug, ToSchema)]
+#[schema(as = OpenAiEditFields)]
+pub struct EditFields {
+    /// The picture that is changed; also called `image[]`. The images are as large as it is where no size is named.
+    #[schema(value_type = String, format = Binary)]
+    pub image: (),
+    /// What is transparent in it is drawn anew, what is opaque is kept. Without it the whole picture is changed.
+    #[schema(value_type = Option<String>, format = Binary)]
+    pub mask: (),
+    /// How far the picture is left behind, above 0 and at most 1. By default 0.8, and 1 with a mask.
+    #[schema(value_type = Option<f64>)]
+    pub strength: (),
+}
+
+/// Those of [`EditFields`] that are no pictures.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Strength {
+    #[serde(deserialize_with = "lenient::number")]
+    strength: Option<f64>,
 }
 
 /// A call, translated.
@@ -82,9 +118,26 @@ pub struct Parsed {
     pub stream: bool,
 }
 
-pub fn parse(fields: Fields) -> Result<Parsed, Refusal> {
-    not_supported::check_fields(&fields)?;
-    let call: ImageCall = fields::typed(fields)?;
+/// A call for images of a text.
+pub fn parse(content: Content) -> Result<Parsed, Refusal> {
+    parse_call(content, Pictures::default())
+}
+
+/// A call that changes a picture.
+pub fn parse_edit(mut content: Content) -> Result<Parsed, Refusal> {
+    let image = pictures::require(pictures::take(&mut content, &["image", "image[]"])?, "image")?;
+    let mask = pictures::take(&mut content, &["mask"])?.map(Mask::Transparent);
+    let strength: Strength = fields::typed(content.fields.remove_entry("strength").into_iter().collect())?;
+    let task = if mask.is_some() { Task::Inpaint } else { Task::ImageToImage };
+    let mut parsed = parse_call(content, Pictures { image: Some(image), mask })?;
+    parsed.submission.request.task = task;
+    parsed.submission.request.strength = strength.strength;
+    Ok(parsed)
+}
+
+fn parse_call(content: Content, pictures: Pictures) -> Result<Parsed, Refusal> {
+    not_supported::check(&content)?;
+    let call: ImageCall = fields::typed(content.fields)?;
     check_formats(&call)?;
     let base64 = match call.response_format.as_deref() {
         None | Some("b64_json") => true,
@@ -98,7 +151,7 @@ pub fn parse(fields: Fields) -> Result<Parsed, Refusal> {
     }
     let request = translate(call)?;
     let partial_images = if stream { partial_images } else { 0 };
-    let submission = Submission { request, mode: Mode::Attached, partial_images, track_id: None, dialect: DIALECT };
+    let submission = Submission { request, pictures, mode: Mode::Attached, partial_images, track_id: None, dialect: DIALECT };
     Ok(Parsed { submission, base64, stream })
 }
 
@@ -132,6 +185,8 @@ fn translate(call: ImageCall) -> Result<ImageRequest, Refusal> {
     request.clip_skip = call.clip_skip.filter(|skipped| *skipped > 0);
     request.sampler = sampler.sampler;
     request.sampler_options = sampler.options;
+    request.adapters = adapters::uses(call.lora_model, &call.lora_strength)?;
+    request.embeddings = call.embeddings_model;
     Ok(request)
 }
 

@@ -9,13 +9,13 @@ use super::refusal::refuse_failure;
 use crate::dialect::cold_start::ColdStart;
 use crate::generation::Generation;
 use crate::refusal::Refusal;
-use runtime_api::Failure;
+use runtime_api::{Failure, Task};
 
 /// One server-sent event; `type` is also its `event:` name.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 #[schema(as = OpenAiImageEvent)]
 pub struct StreamEvent {
-    /// `image_generation.partial_image` or `image_generation.completed`.
+    /// `image_generation.partial_image` or `image_generation.completed`; of an edit `image_edit.partial_image` or `image_edit.completed`.
     #[serde(rename = "type")]
     pub kind: &'static str,
     /// A PNG, whole in itself.
@@ -75,15 +75,21 @@ impl StreamEvent {
 
 /// A preview of image `image_index`.
 pub fn partial(generation: &Generation, image_index: u32, preview_index: u32, b64_json: String, created_at: u64) -> StreamEvent {
-    let event = StreamEvent::new("image_generation.partial_image", generation, image_index, b64_json, created_at);
+    let kind = if is_edit(generation) { "image_edit.partial_image" } else { "image_generation.partial_image" };
+    let event = StreamEvent::new(kind, generation, image_index, b64_json, created_at);
     StreamEvent { partial_image_index: Some(preview_index), ..event }
 }
 
 /// Image `image_index`, finished.
 pub fn completed(generation: &Generation, image_index: u32, b64_json: String, created_at: u64) -> StreamEvent {
-    let event = StreamEvent::new("image_generation.completed", generation, image_index, b64_json, created_at);
+    let kind = if is_edit(generation) { "image_edit.completed" } else { "image_generation.completed" };
+    let event = StreamEvent::new(kind, generation, image_index, b64_json, created_at);
     let cold_start = Some(ColdStart::from(&generation.start));
     StreamEvent { usage: Some(Usage::default()), seed: generation.request.seed, cold_start, ..event }
+}
+
+fn is_edit(generation: &Generation) -> bool {
+    generation.request.task != Task::TextToImage
 }
 
 /// The data of the last event of a stream that ends without its images; its `event:` name is `error`.

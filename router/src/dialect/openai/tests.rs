@@ -12,7 +12,7 @@ use crate::generation::{Generation, ModelListing, StartReport, State};
 use crate::refusal::Refusal;
 
 fn parse_body(body: &Value) -> Result<Parsed, Refusal> {
-    parse(fields::read(None, body.to_string().as_bytes()).unwrap())
+    parse(fields::read(None, body.to_string().as_bytes()).unwrap().into())
 }
 
 #[test]

@@ -41,7 +41,7 @@ async fn requests_that_cannot_be_meant_name_what_is_wrong() {
         (json!({ "prompt": "a", "model_id": "demoo" }), "did you mean demo?"),
         (json!({ "prompt": "a", "scheduler": "Magic" }), "scheduler"),
         (json!({ "prompt": "a", "scheduler": "UniPCMultistepScheduler" }), "not supported"),
-        (json!({ "prompt": "a", "init_image": "https://example.org/a.png" }), "image-to-image"),
+        (json!({ "prompt": "a", "init_image": "http://127.0.0.2/a.png" }), "image-to-image at this path (init_image)"),
     ] {
         let (status, answer) = stage.post(MODELSLAB, fields).await;
         assert_eq!((status, &answer["status"]), (400, &json!("error")), "{answer}");
@@ -75,8 +75,8 @@ async fn bodies_that_are_no_object_too_large_or_endless_are_refused() {
 async fn paths_that_are_not_there_say_so_in_their_dialect() {
     let stage = Stage::quick().await;
     for (method, path, status, named) in [
-        (Method::POST, "/api/v7/images/image-to-image", 400, "image-to-image is not supported"),
-        (Method::POST, "/v1/images/edits", 400, "image edits is not supported"),
+        (Method::POST, "/api/v7/images/controlnet", 400, "ControlNet is not supported"),
+        (Method::POST, "/v1/images/variations", 400, "image variations is not supported"),
         (Method::POST, "/api/v6/images/nonsense", 404, "/openapi.json"),
         (Method::GET, "/v1/nonsense", 404, "/openapi.json"),
         (Method::GET, "/nonsense", 404, "/openapi.json"),

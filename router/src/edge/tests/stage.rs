@@ -21,6 +21,7 @@ use crate::catalog::tests::{model, snapshot};
 use crate::catalog::{Catalog, Snapshot};
 use crate::dispatch::{DispatchSettings, Dispatcher};
 use crate::edge::router;
+use crate::inputs::{AddressRules, Fetcher, FolderInputs};
 use crate::metrics::Metrics;
 use crate::outputs::{FolderStore, Secret};
 use crate::replicas::{Endpoint, Lease, LeaseGuard, ReplicaCounts, ReplicaError, ReplicaSet, Replicas, Work};
@@ -37,6 +38,8 @@ pub(super) struct Replica {
     /// One permit lets one request finish.
     pub(super) gate: Semaphore,
     pub(super) failure: Mutex<Option<Failure>>,
+    /// What reached the replica: each dispatch, with the bytes of its inputs.
+    pub(super) received: Mutex<Vec<(Dispatch, Vec<Vec<u8>>)>>,
     /// Requests that reached the replica.
     pub(super) started: watch::Sender<u32>,
     /// Requests that the router took back before they were done.
@@ -106,6 +109,7 @@ impl Stage {
         let replica = Arc::new(Replica {
             gate: Semaphore::new(0),
             failure: Mutex::new(None),
+            received: Mutex::default(),
             started: watch::Sender::new(0),
             cancelled: watch::Sender::new(0),
         });
@@ -115,22 +119,25 @@ impl Stage {
         let key = ApiKey::generate();
         store.add_key("acme", "test", key.hash()).await.unwrap();
         let outputs = Arc::new(FolderStore::open(&folder.path().join("outputs"), Secret::from_bytes([9; 32])).unwrap());
+        let inputs = Arc::new(FolderInputs::open(&folder.path().join("inputs"), Secret::from_bytes([9; 32])).unwrap());
         let mut declared = snapshot([model("demo"), model("other")]);
         let plan = json!({ "requestsPerMinute": 1_000_000, "burst": 1_000_000, "parallelImages": 100, "queueDepth": 100 });
         declared.plans.insert("test".to_owned(), serde_json::from_value(plan).unwrap());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let base = format!("http://{}", listener.local_addr().unwrap());
         let dispatcher = Dispatcher::new(
-            DispatchSettings { hold_deadline: PATIENCE, put_base: base.clone() },
+            DispatchSettings { hold_deadline: PATIENCE, store_base: base.clone() },
             store,
             outputs.clone(),
+            inputs.clone(),
             Arc::new(OneReplica(Endpoint { base_url: replica_base, token: "token".to_owned() })),
             Arc::new(Declared(watch::Sender::new(Arc::new(declared)))),
             Arc::new(Metrics::default()),
         );
-        let service = Service::new(settings, dispatcher.unwrap());
+        let rules = AddressRules { networks: vec!["127.0.0.1/32".parse().unwrap()], ..AddressRules::default() };
+        let service = Service::new(settings, dispatcher.unwrap(), Fetcher::new(rules));
         service.announce().await.unwrap();
-        let routes = router(service, outputs);
+        let routes = router(service, outputs, inputs);
         tokio::spawn(async move { axum::serve(listener, routes).await });
         let client = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build().unwrap();
         Self { base, key: key.expose().to_owned(), replica, client, _folder: folder }
@@ -154,6 +161,11 @@ impl Stage {
     pub(super) async fn get(&self, path: &str) -> reqwest::Response {
         let url = if path.starts_with("http") { path.to_owned() } else { format!("{}{path}", self.base) };
         self.client.get(url).bearer_auth(&self.key).send().await.unwrap()
+    }
+
+    /// The last dispatch that reached the replica, with the bytes of its inputs.
+    pub(super) fn last_received(&self) -> (Dispatch, Vec<Vec<u8>>) {
+        self.replica.received.lock().unwrap().last().cloned().expect("something was dispatched")
     }
 
     pub(super) fn fail_with(&self, failure: Failure) {
@@ -189,6 +201,13 @@ async fn work(State(replica): State<Arc<Replica>>, Json(dispatch): Json<Dispatch
 }
 
 async fn draw(replica: &Replica, dispatch: &Dispatch, events: &Events) {
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let mut inputs = Vec::new();
+    for input in &dispatch.inputs {
+        let response = client.get(&input.get_url).send().await.unwrap().error_for_status().unwrap();
+        inputs.push(response.bytes().await.unwrap().to_vec());
+    }
+    replica.received.lock().unwrap().push((dispatch.clone(), inputs));
     send(events, &Event::Loading { bytes_done: 1, bytes_total: 1 }).await;
     for index in 0..dispatch.partial_images {
         send(events, &Event::Preview { image: 0, index, png_base64: "cHJl".to_owned() }).await;
@@ -198,7 +217,6 @@ async fn draw(replica: &Replica, dispatch: &Dispatch, events: &Events) {
     if let Some(failure) = failure {
         return send(events, &Event::Failed(failure)).await;
     }
-    let client = reqwest::Client::builder().no_proxy().build().unwrap();
     for output in &dispatch.outputs {
         client.put(&output.put_url).body(picture()).send().await.unwrap().error_for_status().unwrap();
     }

@@ -23,7 +23,8 @@ use uuid::Uuid;
 use crate::catalog::tests::{model, snapshot};
 use crate::catalog::{Catalog, Snapshot};
 use crate::dispatch::{DispatchSettings, Dispatcher};
-use crate::generation::{Generation, Mode, Submission};
+use crate::generation::{Generation, Mode, Pictures, Submission};
+use crate::inputs::{AddressRules, Fetcher, FolderInputs};
 use crate::metrics::Metrics;
 use crate::outputs::{FolderStore, OutputStore, Secret, routes};
 use crate::replicas::{Endpoint, Lease, LeaseGuard, ReplicaCounts, ReplicaError, ReplicaSet, Replicas, Work};
@@ -165,7 +166,9 @@ impl House {
         let folder = tempfile::tempdir().unwrap();
         let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&folder.path().join("store.sqlite")).await.unwrap());
         let outputs = Arc::new(FolderStore::open(&folder.path().join("outputs"), Secret::from_bytes([7; 32])).unwrap());
-        let put_base = serve(routes(Arc::clone(&outputs))).await;
+        let inputs = Arc::new(FolderInputs::open(&folder.path().join("inputs"), Secret::from_bytes([7; 32])).unwrap());
+        let stores = routes(Arc::clone(&outputs)).merge(crate::inputs::routes(Arc::clone(&inputs)));
+        let store_base = serve(stores).await;
         let (sender, calls) = mpsc::unbounded_channel();
         let base_url = serve(Router::new().route(GENERATIONS_PATH, post(take_dispatch)).with_state(sender)).await;
         let replicas = Arc::new(FakeReplicas { base_url, ready: watch::Sender::new(true), condemned: Arc::default() });
@@ -173,15 +176,16 @@ impl House {
         let mut catalog = snapshot([model("demo")]);
         catalog.plans.insert("free".to_owned(), serde_json::from_value(plan).unwrap());
         let dispatcher = Dispatcher::new(
-            DispatchSettings { hold_deadline, put_base },
+            DispatchSettings { hold_deadline, store_base },
             Arc::clone(&store),
             outputs as Arc<dyn OutputStore>,
+            inputs,
             Arc::clone(&replicas) as Arc<dyn Replicas>,
             Arc::new(FixedCatalog(watch::Sender::new(Arc::new(catalog)))),
             Arc::new(Metrics::default()),
         )
         .unwrap();
-        let service = Service::new(Settings::default(), dispatcher);
+        let service = Service::new(Settings::default(), dispatcher, Fetcher::new(AddressRules::default()));
         service.announce().await.unwrap();
         Self { service, store, replicas, calls, callers: Mutex::default(), _folder: folder }
     }
@@ -224,6 +228,7 @@ pub(super) fn submission(mode: Mode) -> Submission {
             height: Some(64),
             ..runtime_api::ImageRequest::text_to_image("demo", "a circle")
         },
+        pictures: Pictures::default(),
         mode,
         partial_images: 0,
         track_id: None,
