@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crds::model_deployment::{Family, GenerationDefaults, Limits, Serving};
+use crds::model_deployment::{Adapter, Family, GenerationDefaults, Limits, ModelKind, Serving};
 use crds::{RuntimePoolSpec, TenantPlanSpec};
 use tokio::sync::watch;
 
@@ -38,10 +38,11 @@ pub struct Snapshot {
     pub problems: Vec<String>,
 }
 
-/// A model that callers may name.
+/// A model that callers may name: a checkpoint, or what is used together with one.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Model {
     pub model_id: String,
+    pub kind: ModelKind,
     pub family: Option<Family>,
     /// Where replicas read it, or why it cannot be served.
     pub weights: Result<Weights, String>,
@@ -50,6 +51,8 @@ pub struct Model {
     /// The sampler in the model's own folder, by diffusers' class name.
     pub own_sampler: Option<String>,
     pub limits: Limits,
+    /// The adapters that are always used with it.
+    pub adapters: Vec<Adapter>,
     /// The tenants that may see it; `None` is everybody.
     pub tenants: Option<Vec<String>>,
     /// Seconds since 1970.
@@ -63,7 +66,8 @@ pub struct Model {
 pub struct Weights {
     /// A `file://` URI with an absolute path.
     pub uri: String,
-    pub folder: PathBuf,
+    /// A checkpoint's folder, or the file of anything else.
+    pub path: PathBuf,
     pub sha256: Option<String>,
 }
 
@@ -88,20 +92,35 @@ impl Snapshot {
         self.models.values().filter(move |model| model.is_visible_to(tenant_name))
     }
 
-    /// The id that was probably meant, among those the tenant may see.
-    pub fn nearest(&self, model_id: &str, tenant_name: &str) -> Option<String> {
-        nearest::nearest(model_id, self.visible_to(tenant_name).map(|model| model.model_id.as_str()))
+    /// The id that was probably meant, among those of its kind that the tenant may see.
+    pub fn nearest(&self, model_id: &str, kind: ModelKind, tenant_name: &str) -> Option<String> {
+        let candidates = self.visible_to(tenant_name).filter(|model| model.kind == kind);
+        nearest::nearest(model_id, candidates.map(|model| model.model_id.as_str()))
+    }
+
+    /// The adapters that a checkpoint declares, with their strengths, or why it cannot have one of them.
+    pub fn declared_adapters(&self, model: &Model) -> Result<Vec<(&Arc<Model>, f64)>, String> {
+        let find = |declared: &Adapter| {
+            let name = &declared.model;
+            let adapter = self.models.get(name).ok_or_else(|| format!("its adapter {name} is not declared"))?;
+            if adapter.kind != ModelKind::Lora {
+                return Err(format!("its adapter {name} is {}, not {}", kind_name(adapter.kind), kind_name(ModelKind::Lora)));
+            }
+            Ok((adapter, declared.scale))
+        };
+        model.adapters.iter().map(find).collect()
     }
 
     /// The replicas that serve the model under a plan, or why there can be none.
     pub fn replica_set(&self, model: &Model, plan_pool: Option<&str>) -> Result<ReplicaSet, String> {
         if let Some(dedicated) = &model.serving.dedicated {
+            let own = model.weights.iter().map(|weights| weights.path.clone());
             return Ok(ReplicaSet {
                 key: SetKey::Dedicated(model.model_id.clone()),
                 min_replicas: count(dedicated.min_replicas),
                 max_replicas: count(dedicated.max_replicas),
                 idle_after: dedicated.idle_after.as_duration(),
-                model_roots: model.weights.iter().map(|weights| weights.folder.clone()).collect(),
+                model_roots: without_covered(own.chain(self.roots_of(|model| model.kind != ModelKind::Checkpoint)).collect()),
             });
         }
         // A plan's own pool need not exist everywhere the plan is used.
@@ -119,8 +138,11 @@ impl Snapshot {
     /// The sets that never shrink to nothing.
     pub fn warm_sets(&self) -> Vec<ReplicaSet> {
         let pools = self.pools.iter().map(|(name, pool)| self.pool_set(name, pool));
-        let dedicated =
-            self.models.values().filter(|model| model.serving.dedicated.is_some()).filter_map(|model| self.replica_set(model, None).ok());
+        let dedicated = self
+            .models
+            .values()
+            .filter(|model| model.kind == ModelKind::Checkpoint && model.serving.dedicated.is_some())
+            .filter_map(|model| self.replica_set(model, None).ok());
         pools.chain(dedicated).filter(|set| set.min_replicas > 0 && !set.model_roots.is_empty()).collect()
     }
 
@@ -134,19 +156,36 @@ impl Snapshot {
         }
     }
 
-    /// The folders above all pooled models; any pool may load any of them.
+    /// The folders above all pooled models and all adapters; any pool may load any of them.
     fn pooled_roots(&self) -> Vec<PathBuf> {
-        let pooled = self.models.values().filter(|model| model.serving.dedicated.is_none());
-        let mut roots: Vec<PathBuf> = pooled
-            .filter_map(|model| {
-                let folder = &model.weights.as_ref().ok()?.folder;
-                Some(folder.parent().unwrap_or(folder).to_owned())
-            })
-            .collect();
-        roots.sort();
-        // A folder below another one is covered by it.
-        roots.dedup_by(|later, earlier| later.starts_with(earlier));
-        roots
+        without_covered(self.roots_of(|model| model.serving.dedicated.is_none()).collect())
+    }
+
+    /// The folders above the models that are `wanted`.
+    fn roots_of(&self, wanted: impl Fn(&Model) -> bool) -> impl Iterator<Item = PathBuf> {
+        self.models.values().filter(move |model| wanted(model)).filter_map(|model| {
+            let path = &model.weights.as_ref().ok()?.path;
+            Some(path.parent().unwrap_or(path).to_owned())
+        })
+    }
+}
+
+/// A folder below another one is covered by it.
+fn without_covered(mut roots: Vec<PathBuf>) -> Vec<PathBuf> {
+    roots.sort();
+    roots.dedup_by(|later, earlier| later.starts_with(earlier));
+    roots
+}
+
+/// With its article, for messages.
+pub fn kind_name(kind: ModelKind) -> &'static str {
+    match kind {
+        ModelKind::Checkpoint => "a checkpoint",
+        ModelKind::Lora => "a LoRA",
+        ModelKind::Controlnet => "a ControlNet",
+        ModelKind::Vae => "a VAE",
+        ModelKind::Embedding => "an embedding",
+        ModelKind::Upscaler => "an upscaler",
     }
 }
 
@@ -167,12 +206,14 @@ pub(crate) mod tests {
     pub(crate) fn model(model_id: &str) -> Model {
         Model {
             model_id: model_id.to_owned(),
+            kind: ModelKind::Checkpoint,
             family: Some(Family::Sd15),
-            weights: Ok(Weights { uri: format!("file:///models/{model_id}"), folder: format!("/models/{model_id}").into(), sha256: None }),
+            weights: Ok(Weights { uri: format!("file:///models/{model_id}"), path: format!("/models/{model_id}").into(), sha256: None }),
             serving: Serving::default(),
             defaults: GenerationDefaults::default(),
             own_sampler: Some("DDIMScheduler".to_owned()),
             limits: Limits::default(),
+            adapters: Vec::new(),
             tenants: None,
             created_at: 0,
             origin: "test".to_owned(),
@@ -183,13 +224,45 @@ pub(crate) mod tests {
         Snapshot { models: models.into_iter().map(|model| (model.model_id.clone(), Arc::new(model))).collect(), ..Snapshot::default() }
     }
 
+    /// A LoRA in a file of its own.
+    pub(crate) fn lora(model_id: &str) -> Model {
+        let path = format!("/adapters/{model_id}.safetensors");
+        Model {
+            kind: ModelKind::Lora,
+            weights: Ok(Weights { uri: format!("file://{path}"), path: path.into(), sha256: None }),
+            own_sampler: None,
+            ..model(model_id)
+        }
+    }
+
+    #[test]
+    fn replicas_of_every_kind_may_read_every_adapter() {
+        let dedicated: Serving = serde_json::from_value(serde_json::json!({"dedicated": {"maxReplicas": 3}})).unwrap();
+        let own = Model { serving: Serving { pooled: None, ..dedicated.clone() }, ..model("own") };
+        let snapshot = snapshot([model("a"), own, lora("ink"), Model { serving: Serving { pooled: None, ..dedicated }, ..lora("oil") }]);
+        let roots = |id: &str| snapshot.replica_set(&snapshot.models[id], None).unwrap().model_roots;
+        assert_eq!(roots("a"), [PathBuf::from("/adapters"), PathBuf::from("/models")]);
+        assert_eq!(roots("own"), [PathBuf::from("/adapters"), PathBuf::from("/models/own")]);
+    }
+
+    #[test]
+    fn declared_adapters_are_found_or_named() {
+        let declaring = |name: &str| Model { adapters: vec![Adapter { model: name.to_owned(), scale: 0.5 }], ..model("base") };
+        let snapshot = snapshot([model("a"), lora("ink")]);
+        let found = |name: &str| snapshot.declared_adapters(&declaring(name)).map(|found| (found[0].0.model_id.clone(), found[0].1));
+        assert_eq!(found("ink"), Ok(("ink".to_owned(), 0.5)));
+        assert_eq!(found("oil"), Err("its adapter oil is not declared".to_owned()));
+        assert_eq!(found("a"), Err("its adapter a is a checkpoint, not a LoRA".to_owned()));
+    }
+
     #[test]
     fn a_private_model_does_not_exist_for_others_not_even_as_the_nearest() {
         let snapshot = snapshot([Model { tenants: Some(vec!["acme".to_owned()]), ..model("secret") }]);
         assert!(snapshot.model("secret", "acme").is_some());
         assert!(snapshot.model("secret", "other").is_none());
-        assert_eq!(snapshot.nearest("secret", "other"), None);
-        assert_eq!(snapshot.nearest("secrets", "acme").as_deref(), Some("secret"));
+        assert_eq!(snapshot.nearest("secret", ModelKind::Checkpoint, "other"), None);
+        assert_eq!(snapshot.nearest("secrets", ModelKind::Checkpoint, "acme").as_deref(), Some("secret"));
+        assert_eq!(snapshot.nearest("secrets", ModelKind::Lora, "acme"), None);
     }
 
     #[test]

@@ -11,10 +11,10 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures::FutureExt;
-use runtime_api::{Dispatch, Event, Failure, FailureReason, InputSource, ModelSource, OutputTarget};
+use runtime_api::{Dispatch, Event, Failure, FailureReason, InputSource, OutputTarget};
 use tokio::time::{Instant, sleep, timeout_at};
 
-use crate::catalog::{Catalog, Model, Weights};
+use crate::catalog::Catalog;
 use crate::generation::StartReport;
 use crate::inputs::InputStore;
 use crate::metrics::{Metrics, OutcomeLabel};
@@ -28,11 +28,13 @@ use crate::validation;
 mod attempt;
 mod fair_queue;
 mod picture_text;
+mod sources;
 mod sse;
 mod turns;
 
 use attempt::{AttemptEnd, attempt};
 use fair_queue::Waiting;
+use sources::Sources;
 use turns::Turns;
 
 /// Attempts at one request. A request that breaks three replicas breaks a fourth.
@@ -81,8 +83,7 @@ pub struct Dispatcher {
 
 /// What the declarations say about one request.
 struct Facts {
-    model: Arc<Model>,
-    weights: Weights,
+    sources: Sources,
     set: ReplicaSet,
     waiting: Waiting,
 }
@@ -146,7 +147,7 @@ impl Dispatcher {
     }
 
     async fn attempts(&self, tracked: &Tracked, facts: &Facts, mut hold_until: Instant) -> Outcome {
-        let work = Work { model_id: facts.model.model_id.clone(), model_folder: facts.weights.folder.clone() };
+        let work = Work { model_id: facts.sources.model.id.clone(), paths: facts.sources.paths.clone() };
         let (mut attempts, mut busy_wait) = (0, BUSY_WAIT_FIRST);
         loop {
             let verdict = match timeout_at(hold_until, self.replicas.acquire(&facts.set, &work)).await {
@@ -182,11 +183,11 @@ impl Dispatcher {
     }
 
     async fn attempt(&self, tracked: &Tracked, facts: &Facts, lease: Lease) -> Verdict {
-        let dispatch = self.dispatch(tracked, &facts.weights);
+        let dispatch = self.dispatch(tracked, &facts.sources);
         let end = attempt(&self.client, &lease.endpoint, &dispatch, |event| self.note(tracked, event)).await;
         match end {
             AttemptEnd::Done if self.all_stored(&tracked.entry).await => {
-                lease.guard.note_resident(&facts.model.model_id);
+                lease.guard.note_resident(&facts.sources.model.id);
                 Verdict::End(Outcome::Succeeded)
             }
             AttemptEnd::Done => Verdict::Retry { reason: "the replica said done, but not every image is in the store".to_owned() },
@@ -231,7 +232,7 @@ impl Dispatcher {
         let catalog = self.catalog.current();
         let model_id = &entry.request.model;
         let model = catalog.models.get(model_id).ok_or_else(|| format!("the model {model_id} is no longer declared"))?;
-        let weights = model.weights.clone().map_err(|reason| format!("the model {model_id} cannot be served: {reason}"))?;
+        let sources = sources::resolve(&catalog, model, &entry.request)?;
         let plan = catalog.plans.get(&entry.plan);
         let set = catalog.replica_set(model, plan.and_then(|plan| plan.pool.as_deref()))?;
         let waiting = Waiting {
@@ -245,10 +246,10 @@ impl Dispatcher {
             set_capacity: set.max_replicas.max(1).saturating_mul(IN_FLIGHT_PER_REPLICA),
             set: set.key.clone(),
         };
-        Ok(Facts { model: Arc::clone(model), weights, set, waiting })
+        Ok(Facts { sources, set, waiting })
     }
 
-    fn dispatch(&self, tracked: &Tracked, weights: &Weights) -> Dispatch {
+    fn dispatch(&self, tracked: &Tracked, sources: &Sources) -> Dispatch {
         let entry = &tracked.entry;
         let expires = SystemTime::now() + WORK_DEADLINE + UPLOAD_ALLOWANCE;
         let base = &self.settings.store_base;
@@ -256,9 +257,9 @@ impl Dispatcher {
         let input = |sha256: &String| InputSource { sha256: sha256.clone(), get_url: self.inputs.signed_get_url(base, sha256, expires) };
         Dispatch {
             id: entry.id,
-            model: ModelSource { id: entry.request.model.clone(), uri: weights.uri.clone(), sha256: weights.sha256.clone() },
+            model: sources.model.clone(),
             inputs: [&entry.request.image, &entry.request.mask_image].into_iter().flatten().map(input).collect(),
-            adapters: Vec::new(),
+            adapters: sources.adapters.clone(),
             outputs: (0..entry.request.samples).map(target).collect(),
             deadline_ms: milliseconds(WORK_DEADLINE),
             partial_images: tracked.partial_images,

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crds::model_deployment::ModelKind;
 use runtime_api::{Failure, ImageRequest, Timings};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -122,9 +123,16 @@ pub enum Progress {
 #[derive(Clone, Debug)]
 pub struct ModelListing {
     pub model_id: String,
+    pub kind: ModelKind,
     /// Where known: `sd15`.
     pub family: Option<String>,
     /// Seconds since 1970.
     pub created_at: i64,
     pub ready: bool,
+}
+
+impl ModelListing {
+    pub fn is_checkpoint(&self) -> bool {
+        self.kind == ModelKind::Checkpoint
+    }
 }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crds::model_deployment::ModelKind;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
@@ -161,7 +162,9 @@ fn reachable(address: SocketAddr) -> SocketAddr {
 
 /// What to call and with which key, ready to be pasted.
 fn greeting(url: &str, key: Option<&ApiKey>, catalog: &Snapshot) -> String {
-    let ready = |id: &&String| catalog.models.get(*id).is_some_and(|model| model.weights.is_ok() && model.tenants.is_none());
+    let ready = |id: &&String| {
+        catalog.models.get(*id).is_some_and(|model| model.kind == ModelKind::Checkpoint && model.weights.is_ok() && model.tenants.is_none())
+    };
     let model = catalog.models.keys().filter(ready).min_by_key(|id| id.as_str() != "demo");
     let mut lines = vec![format!("Emulsion listens on {url}")];
     match (key, model) {

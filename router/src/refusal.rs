@@ -13,6 +13,12 @@ pub enum Refusal {
     KeyInvalid,
     #[error("Model not found: {model}{}", nearest_clause(.nearest))]
     ModelUnknown { model: String, nearest: Option<String> },
+    /// `wanted` is what it should have been: "LoRA".
+    #[error("{wanted} not found: {model}{}", nearest_clause(.nearest))]
+    AdapterUnknown { wanted: &'static str, model: String, nearest: Option<String> },
+    /// It exists, and is something else: `is` and `wanted` are kinds with their articles.
+    #[error("{model} is {is}, not {wanted}")]
+    WrongKind { model: String, is: &'static str, wanted: &'static str },
     /// The model is declared, but cannot be served; `reason` says why.
     #[error("Model {model} cannot be served: {reason}")]
     ModelNotReady { model: String, reason: String },

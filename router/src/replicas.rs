@@ -48,8 +48,8 @@ pub struct ReplicaSet {
 #[derive(Clone, Debug)]
 pub struct Work {
     pub model_id: String,
-    /// The model's folder; a replica that was started without it cannot serve the model.
-    pub model_folder: PathBuf,
+    /// The model's folder and the files of its adapters; a replica that was started without one of them cannot serve the request.
+    pub paths: Vec<PathBuf>,
 }
 
 /// Where a replica is reached.

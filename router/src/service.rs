@@ -126,11 +126,12 @@ impl Service {
         found.ok_or(Refusal::KeyInvalid)
     }
 
-    /// The models this caller may name, by name.
+    /// The models this caller may name, by name: checkpoints, and what is used together with them.
     pub fn models(&self, caller: &Caller) -> Vec<ModelListing> {
         let catalog = self.catalog();
         let listing = |model: &Arc<crate::catalog::Model>| ModelListing {
             model_id: model.model_id.clone(),
+            kind: model.kind,
             family: model.family.and_then(family_name),
             created_at: model.created_at,
             ready: model.weights.is_ok(),
@@ -241,6 +242,7 @@ impl Service {
         let model = plan::callable_model(&catalog, caller, plan, &submission.request.model)?;
         // Before anything is fetched.
         validation::check(&submission.request, model)?;
+        plan::check_adapters(&catalog, caller, model, &submission.request)?;
         let place = self.take_place()?;
         let (per_minute, burst) = (plan.requests_per_minute.unsigned_abs(), plan.burst.unsigned_abs());
         self.house.limiter.check(caller.tenant, per_minute, burst, Instant::now()).map_err(|retry_after| Refusal::RateLimited {

@@ -140,8 +140,8 @@ mod tests {
         assert_eq!(snapshot.problems, Vec::<String>::new());
         let demo = &snapshot.models["demo"];
         let weights = demo.weights.as_ref().unwrap();
-        assert_eq!(weights.folder, fixture.folder.path().canonicalize().unwrap().join("team/demo"));
-        assert_eq!(weights.uri, format!("file://{}", weights.folder.display()));
+        assert_eq!(weights.path, fixture.folder.path().canonicalize().unwrap().join("team/demo"));
+        assert_eq!(weights.uri, format!("file://{}", weights.path.display()));
         assert_eq!(demo.own_sampler.as_deref(), Some("EulerDiscreteScheduler"));
     }
 

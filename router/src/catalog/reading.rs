@@ -9,7 +9,7 @@ use crds::{Manifest, ManifestError, ModelDeployment};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{Model, Snapshot, Weights};
+use super::{Model, Snapshot, Weights, kind_name};
 
 /// Manifest files of one folder. Ten thousand models fit twice.
 const FILES_LIMIT: usize = 20_000;
@@ -67,7 +67,7 @@ fn is_manifest(path: &Path) -> bool {
 
 pub(super) fn fingerprint(files: &[PathBuf], snapshot: &Snapshot) -> Fingerprint {
     let folders = snapshot.models.values().filter_map(|model| match &model.weights {
-        Ok(weights) => Some(weights.folder.clone()),
+        Ok(weights) => Some(weights.path.clone()),
         Err(_) => None,
     });
     let stamp = |path: PathBuf| {
@@ -174,38 +174,70 @@ fn insert_new<T>(map: &mut std::collections::BTreeMap<String, T>, name: &str, va
 
 fn model(deployment: &ModelDeployment, path: &Path, origin: &str) -> Model {
     let spec = &deployment.spec;
+    let manifest_folder = path.parent().unwrap_or(Path::new("."));
     let weights = match spec.kind {
-        ModelKind::Checkpoint => weights(&spec.source, path.parent().unwrap_or(Path::new("."))),
-        _ => Err("it is no checkpoint, so it cannot make images by itself".to_owned()),
+        ModelKind::Checkpoint => checkpoint(&spec.source, manifest_folder),
+        ModelKind::Lora | ModelKind::Embedding => single_file(&spec.source, manifest_folder),
+        kind => Err(format!("it is {}, which is not served yet", kind_name(kind))),
     };
     let modified = std::fs::metadata(path).and_then(|metadata| metadata.modified()).ok();
     let since_1970 = modified.and_then(|time| time.duration_since(UNIX_EPOCH).ok());
     Model {
         model_id: deployment.model_id(),
+        kind: spec.kind,
         family: spec.family,
-        own_sampler: weights.as_ref().ok().and_then(|weights| own_sampler(&weights.folder)),
+        own_sampler: weights.as_ref().ok().and_then(|weights| own_sampler(&weights.path)),
         weights,
         serving: spec.serving.clone(),
         defaults: spec.defaults.clone(),
         limits: spec.limits.clone(),
+        adapters: spec.components.adapters.clone(),
         tenants: spec.visibility.as_ref().map(|visibility| visibility.tenants.clone()),
         created_at: since_1970.map_or(0, |time| i64::try_from(time.as_secs()).unwrap_or(i64::MAX)),
         origin: origin.to_owned(),
     }
 }
 
+/// A folder in diffusers' layout.
+fn checkpoint(source: &Source, manifest_folder: &Path) -> Result<Weights, String> {
+    let path = path(source, manifest_folder)?;
+    if !path.is_dir() {
+        return Err(format!("{} is no folder; a checkpoint in diffusers' layout is one", path.display()));
+    }
+    Ok(Weights { uri: encode(&path), path, sha256: source.sha256.clone() })
+}
+
+/// A .safetensors file, or the only one in a folder.
+fn single_file(source: &Source, manifest_folder: &Path) -> Result<Weights, String> {
+    let mut path = path(source, manifest_folder)?;
+    if path.is_dir() {
+        let entries = std::fs::read_dir(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+        let mut files = entries.take(ENTRIES_LIMIT).flatten().map(|entry| entry.path()).filter(|path| is_safetensors(path));
+        path = match (files.next(), files.next()) {
+            (Some(file), None) => file,
+            (None, _) => return Err(format!("{} holds no .safetensors file", path.display())),
+            (Some(_), Some(_)) => {
+                return Err(format!("{} holds more than one .safetensors file; name the one that is meant", path.display()));
+            }
+        };
+    } else if !is_safetensors(&path) {
+        return Err(format!("{} is no .safetensors file", path.display()));
+    }
+    Ok(Weights { uri: encode(&path), path, sha256: source.sha256.clone() })
+}
+
+fn is_safetensors(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "safetensors")
+}
+
 /// `file:///absolute` as it stands, `file://./relative` below the manifest's folder.
-fn weights(source: &Source, manifest_folder: &Path) -> Result<Weights, String> {
+fn path(source: &Source, manifest_folder: &Path) -> Result<PathBuf, String> {
     let Some(path) = source.uri.strip_prefix("file://") else {
         return Err(format!("its source {} is read on a cluster only; local mode serves file:// sources", source.uri));
     };
     let path = decode(path).ok_or_else(|| format!("its source {} is no valid file:// URI", source.uri))?;
-    let folder = if path.is_absolute() { path } else { manifest_folder.join(path) };
-    let folder = folder.canonicalize().map_err(|error| format!("{}: {error}", clean(&folder).display()))?;
-    if !folder.is_dir() {
-        return Err(format!("{} is no folder; a checkpoint in diffusers' layout is one", folder.display()));
-    }
-    Ok(Weights { uri: encode(&folder), folder, sha256: source.sha256.clone() })
+    let path = if path.is_absolute() { path } else { manifest_folder.join(path) };
+    path.canonicalize().map_err(|error| format!("{}: {error}", clean(&path).display()))
 }
 
 /// For messages: without `.` parts.
@@ -274,8 +306,34 @@ mod tests {
     #[test]
     fn sources_that_need_a_cluster_or_lead_nowhere_say_so() {
         let source = |uri: &str| Source { uri: uri.to_owned(), sha256: None, secret_ref: None, config: None };
-        assert!(weights(&source("s3://bucket/model"), Path::new("/")).is_err_and(|reason| reason.contains("cluster")));
-        let missing = weights(&source("file://./nowhere"), Path::new("/manifests")).unwrap_err();
+        assert!(checkpoint(&source("s3://bucket/model"), Path::new("/")).is_err_and(|reason| reason.contains("cluster")));
+        let missing = checkpoint(&source("file://./nowhere"), Path::new("/manifests")).unwrap_err();
         assert!(missing.contains("/manifests/nowhere"), "{missing}");
+    }
+
+    #[test]
+    fn adapters_are_one_file_alone_or_in_a_folder() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().canonicalize().unwrap();
+        let found = |name: &str| {
+            let source = Source { uri: format!("file://./{name}"), sha256: None, secret_ref: None, config: None };
+            single_file(&source, &root).map(|weights| weights.path.strip_prefix(&root).unwrap().to_owned())
+        };
+        for file in ["ink.safetensors", "alone/oil.safetensors", "alone/README.md", "two/a.safetensors", "two/b.safetensors", "x.ckpt"] {
+            let path = root.join(file);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, "").unwrap();
+        }
+        std::fs::create_dir(root.join("none")).unwrap();
+        assert_eq!(found("ink.safetensors"), Ok("ink.safetensors".into()));
+        assert_eq!(found("alone"), Ok("alone/oil.safetensors".into()));
+        for (name, reason) in [
+            ("two", "more than one .safetensors file"),
+            ("none", "no .safetensors file"),
+            ("x.ckpt", "no .safetensors file"),
+            ("gone", "gone"),
+        ] {
+            assert!(found(name).is_err_and(|problem| problem.contains(reason)), "{name}");
+        }
     }
 }

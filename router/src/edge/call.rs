@@ -111,7 +111,8 @@ pub(super) fn fill_in_model(service: &Service, caller: &Caller, field: &str, sub
         return Ok(());
     }
     let models = service.models(caller);
-    let model = models.iter().find(|model| model.ready).or(models.first());
+    let mut checkpoints = models.iter().filter(|model| model.is_checkpoint());
+    let model = checkpoints.clone().find(|model| model.ready).or(checkpoints.next());
     let model = model
         .ok_or_else(|| Refusal::Invalid { field: field.to_owned(), message: format!("{field} is required: no model is served yet") })?;
     submission.request.model.clone_from(&model.model_id);

@@ -47,7 +47,7 @@ pub(super) async fn models(State(service): State<Service>, request: Request) -> 
 pub(super) async fn model(State(service): State<Service>, Path(model): Path<String>, request: Request) -> Response {
     let answer = Call::read(&service, request).await.and_then(|call| {
         let models = service.models(&call.caller);
-        let found = models.iter().find(|listing| listing.model_id == model).map(openai::model);
+        let found = models.iter().find(|listing| listing.is_checkpoint() && listing.model_id == model).map(openai::model);
         found.ok_or_else(|| Refusal::ModelUnknown { model: model.chars().take(100).collect(), nearest: None })
     });
     respond(answer.unwrap_or_else(|refusal| openai::refuse(&refusal)))

@@ -324,7 +324,7 @@ mod tests {
     }
 
     fn work() -> Work {
-        Work { model_id: "demo".to_owned(), model_folder: PathBuf::from("/models/demo") }
+        Work { model_id: "demo".to_owned(), paths: vec![PathBuf::from("/models/demo")] }
     }
 
     const SERVE: &str = "echo 'emulsion-runtime listening on 127.0.0.1:4321'; cat >/dev/null";

@@ -170,7 +170,7 @@ impl SetState {
 
 impl Slot {
     fn reaches(&self, work: &Work) -> bool {
-        self.model_roots.iter().any(|root| work.model_folder.starts_with(root))
+        work.paths.iter().all(|path| self.model_roots.iter().any(|root| path.starts_with(root)))
     }
 
     pub(super) fn note_resident(&mut self, model_id: &str) {
@@ -200,7 +200,7 @@ mod tests {
     }
 
     fn work() -> Work {
-        Work { model_id: "demo".to_owned(), model_folder: PathBuf::from("/models/demo") }
+        Work { model_id: "demo".to_owned(), paths: vec![PathBuf::from("/models/demo")] }
     }
 
     fn endpoint() -> Endpoint {
@@ -277,7 +277,7 @@ mod tests {
         let (mut set, now) = (set(0, 1), Instant::now());
         set.add_slot(1, now);
         set.ready(1, endpoint(), now);
-        let elsewhere = Work { model_folder: PathBuf::from("/elsewhere/model"), ..work() };
+        let elsewhere = Work { paths: vec![PathBuf::from("/models/demo"), PathBuf::from("/elsewhere/ink.safetensors")], ..work() };
         set.spec.model_roots.push(PathBuf::from("/elsewhere"));
         assert!(matches!(set.next_step(&elsewhere, now), Step::Start));
         set.add_slot(2, now);

@@ -4,8 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crds::TenantPlanSpec;
+use crds::model_deployment::ModelKind;
+use runtime_api::ImageRequest;
 
-use crate::catalog::{Model, Snapshot};
+use crate::catalog::{Model, Snapshot, kind_name};
 use crate::refusal::Refusal;
 use crate::store::{AdmitError, Allowance, Caller};
 
@@ -26,9 +28,11 @@ pub(super) fn callable_model<'a>(
     model_id: &str,
 ) -> Result<&'a Arc<Model>, Refusal> {
     let tenant = caller.tenant_name.as_str();
-    let model = catalog
-        .model(model_id, tenant)
-        .ok_or_else(|| Refusal::ModelUnknown { model: shortened(model_id), nearest: catalog.nearest(model_id, tenant) })?;
+    let model = catalog.model(model_id, tenant).ok_or_else(|| Refusal::ModelUnknown {
+        model: shortened(model_id),
+        nearest: catalog.nearest(model_id, ModelKind::Checkpoint, tenant),
+    })?;
+    expect_kind(model, ModelKind::Checkpoint)?;
     if model.family.is_some_and(|family| !plan.includes(family)) {
         return Err(Refusal::NotSupported { feature: format!("the model {model_id} in the plan {}", caller.plan) });
     }
@@ -36,7 +40,46 @@ pub(super) fn callable_model<'a>(
     // Where exactly weights were looked for is the administrator's business and stands in the log.
     model.weights.as_ref().map_err(|_| not_ready("its weights are not there; the administrator's log says why".to_owned()))?;
     catalog.replica_set(model, plan.pool.as_deref()).map_err(not_ready)?;
+    let declared = catalog.declared_adapters(model).map_err(not_ready)?;
+    if !declared.is_empty() {
+        return Err(not_ready("it declares adapters to be merged into it, which is not served yet".to_owned()));
+    }
     Ok(model)
+}
+
+/// Whether the caller may use every adapter and embedding that the request names, with this model.
+pub(super) fn check_adapters(catalog: &Snapshot, caller: &Caller, model: &Model, request: &ImageRequest) -> Result<(), Refusal> {
+    let loras = request.adapters.iter().map(|adapter| (&adapter.model, ModelKind::Lora, "LoRA"));
+    let embeddings = request.embeddings.iter().map(|name| (name, ModelKind::Embedding, "Embedding"));
+    for (name, kind, wanted) in loras.chain(embeddings) {
+        let tenant = caller.tenant_name.as_str();
+        let adapter = catalog.model(name, tenant).ok_or_else(|| Refusal::AdapterUnknown {
+            wanted,
+            model: shortened(name),
+            nearest: catalog.nearest(name, kind, tenant),
+        })?;
+        expect_kind(adapter, kind)?;
+        if adapter.weights.is_err() {
+            let reason = "its file is not there; the administrator's log says why".to_owned();
+            return Err(Refusal::ModelNotReady { model: name.clone(), reason });
+        }
+        if let (Some(own), Some(family)) = (adapter.family, model.family)
+            && own != family
+        {
+            let family = |family| super::family_name(family).unwrap_or_default();
+            let feature =
+                format!("{name}, which is for {}, with {}, which is {}", family(own), model.model_id, family(model.family.unwrap_or(own)));
+            return Err(Refusal::NotSupported { feature });
+        }
+    }
+    Ok(())
+}
+
+fn expect_kind(model: &Model, wanted: ModelKind) -> Result<(), Refusal> {
+    if model.kind == wanted {
+        return Ok(());
+    }
+    Err(Refusal::WrongKind { model: model.model_id.clone(), is: kind_name(model.kind), wanted: kind_name(wanted) })
 }
 
 pub(super) fn allowance(plan: &TenantPlanSpec) -> Allowance {
@@ -65,10 +108,11 @@ fn shortened(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use runtime_api::AdapterUse;
     use uuid::Uuid;
 
     use super::*;
-    use crate::catalog::tests::{model, snapshot};
+    use crate::catalog::tests::{lora, model, snapshot};
 
     fn caller(tenant_name: &str) -> Caller {
         Caller { tenant: Uuid::from_u128(1), tenant_name: tenant_name.to_owned(), plan: "free".to_owned() }
@@ -97,6 +141,48 @@ mod tests {
         assert!(matches!(call(serde_json::json!(["sdxl"]), "demo"), Err(Refusal::NotSupported { .. })));
         let Err(Refusal::ModelNotReady { reason, .. }) = call(serde_json::json!(null), "lost") else { panic!("served") };
         assert!(!reason.contains("/secret"), "{reason}");
+    }
+
+    #[test]
+    fn adapters_must_be_there_visible_of_their_kind_and_of_the_models_family() {
+        let embedding = |id: &str| Model { kind: ModelKind::Embedding, ..lora(id) };
+        let catalog = snapshot([
+            model("demo"),
+            lora("ink"),
+            embedding("word"),
+            Model { tenants: Some(vec!["acme".to_owned()]), ..lora("private") },
+            Model { family: Some(crds::model_deployment::Family::Sdxl), ..lora("large") },
+            Model { weights: Err("/secret/path is missing".to_owned()), ..lora("lost") },
+        ]);
+        let check = |tenant: &str, loras: &[&str], embeddings: &[&str]| {
+            let request = ImageRequest {
+                adapters: loras.iter().map(|name| AdapterUse { model: (*name).to_owned(), scale: 1.0 }).collect(),
+                embeddings: embeddings.iter().map(|name| (*name).to_owned()).collect(),
+                ..ImageRequest::text_to_image("demo", "a")
+            };
+            check_adapters(&catalog, &caller(tenant), &catalog.models["demo"], &request).map_err(|refusal| refusal.to_string())
+        };
+        let refused = |text: &str| Err(text.to_owned());
+        assert_eq!(check("acme", &["ink", "private"], &["word"]), Ok(()));
+        assert_eq!(check("other", &["private"], &[]), refused("LoRA not found: private"));
+        assert_eq!(check("other", &["inc"], &[]), refused("LoRA not found: inc (did you mean ink?)"));
+        assert_eq!(check("other", &[], &["words"]), refused("Embedding not found: words (did you mean word?)"));
+        assert_eq!(check("other", &["demo"], &[]), refused("demo is a checkpoint, not a LoRA"));
+        assert_eq!(check("other", &["word"], &[]), refused("word is an embedding, not a LoRA"));
+        assert_eq!(check("other", &[], &["ink"]), refused("ink is a LoRA, not an embedding"));
+        assert_eq!(check("other", &["large"], &[]), refused("large, which is for sdxl, with demo, which is sd15 is not supported"));
+        assert!(check("other", &["lost"], &[]).is_err_and(|text| text.contains("administrator") && !text.contains("/secret")));
+    }
+
+    #[test]
+    fn what_makes_no_images_by_itself_is_no_model_to_call() {
+        let declaring =
+            Model { adapters: vec![crds::model_deployment::Adapter { model: "ink".to_owned(), scale: 1.0 }], ..model("merged") };
+        let catalog = snapshot([model("demo"), lora("ink"), declaring]);
+        let call = |id: &str| callable_model(&catalog, &caller("acme"), &plan(&serde_json::json!(null)), id).unwrap_err().to_string();
+        assert_eq!(call("ink"), "ink is a LoRA, not a checkpoint");
+        assert_eq!(call("demoo"), "Model not found: demoo (did you mean demo?)");
+        assert!(call("merged").contains("declares adapters"));
     }
 
     #[test]

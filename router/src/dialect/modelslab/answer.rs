@@ -1,6 +1,7 @@
 //! What callers of ModelsLab's dialect are answered.
 
 use axum::http::StatusCode;
+use crds::model_deployment::ModelKind;
 use runtime_api::{Failure, FailureReason, ImageRequest, Task};
 use serde::Serialize;
 use serde_json::Value;
@@ -137,6 +138,8 @@ pub struct LegacyModel {
     pub model_id: String,
     /// `model_ready`, or `model_not_ready`.
     pub status: &'static str,
+    /// `stable_diffusion` where `model_id` may name it; `lora` where `lora_model`, `embedding` where `embeddings_model` may.
+    pub model_category: &'static str,
     /// RFC 3339.
     pub created_at: String,
     pub instance_prompt: Option<String>,
@@ -293,7 +296,9 @@ fn yes_or_no(on: bool) -> &'static str {
 pub fn model_list(models: &[ModelListing]) -> Answer {
     let list: Vec<LegacyModel> = models
         .iter()
-        .map(|model| LegacyModel {
+        .filter_map(|model| Some((model, category(model.kind)?)))
+        .map(|(model, model_category)| LegacyModel {
+            model_category,
             model_id: model.model_id.clone(),
             status: if model.ready { "model_ready" } else { "model_not_ready" },
             created_at: jiff::Timestamp::from_second(model.created_at).unwrap_or_default().to_string(),
@@ -304,4 +309,14 @@ pub fn model_list(models: &[ModelListing]) -> Answer {
         })
         .collect();
     Answer::success(to_value(&list))
+}
+
+/// `None` for what no call can name.
+fn category(kind: ModelKind) -> Option<&'static str> {
+    match kind {
+        ModelKind::Checkpoint => Some("stable_diffusion"),
+        ModelKind::Lora => Some("lora"),
+        ModelKind::Embedding => Some("embedding"),
+        ModelKind::Controlnet | ModelKind::Vae | ModelKind::Upscaler => None,
+    }
 }

@@ -34,9 +34,12 @@ pub fn error_body(message: &str) -> Value {
 pub fn refuse(refusal: &Refusal) -> Answer {
     let (status, retry_after, retry_helps) = match refusal {
         Refusal::KeyMissing | Refusal::KeyInvalid => (StatusCode::UNAUTHORIZED, None, false),
-        Refusal::ModelUnknown { .. } | Refusal::Invalid { .. } | Refusal::NotSupported { .. } | Refusal::BodyMalformed { .. } => {
-            (StatusCode::BAD_REQUEST, None, false)
-        }
+        Refusal::ModelUnknown { .. }
+        | Refusal::AdapterUnknown { .. }
+        | Refusal::WrongKind { .. }
+        | Refusal::Invalid { .. }
+        | Refusal::NotSupported { .. }
+        | Refusal::BodyMalformed { .. } => (StatusCode::BAD_REQUEST, None, false),
         Refusal::ModelNotReady { .. } => (StatusCode::SERVICE_UNAVAILABLE, None, false),
         Refusal::GenerationUnknown { .. } => (StatusCode::NOT_FOUND, None, false),
         Refusal::RateLimited { retry_after, .. }

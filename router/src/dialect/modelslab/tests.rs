@@ -277,6 +277,8 @@ fn every_refusal_has_its_documented_status() {
         (Refusal::KeyMissing, 401, None),
         (Refusal::KeyInvalid, 401, None),
         (Refusal::ModelUnknown { model: text(), nearest: None }, 400, None),
+        (Refusal::AdapterUnknown { wanted: "LoRA", model: text(), nearest: None }, 400, None),
+        (Refusal::WrongKind { model: text(), is: "a LoRA", wanted: "a checkpoint" }, 400, None),
         (Refusal::ModelNotReady { model: text(), reason: text() }, 503, None),
         (Refusal::Invalid { field: text(), message: text() }, 400, None),
         (Refusal::NotSupported { feature: text() }, 400, None),

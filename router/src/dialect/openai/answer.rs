@@ -76,8 +76,10 @@ pub(super) fn size(generation: &Generation) -> String {
     format!("{}x{}", generation.request.width.unwrap_or_default(), generation.request.height.unwrap_or_default())
 }
 
+/// Checkpoints alone: what stands here is what `model` may name.
 pub fn model_list(models: &[ModelListing]) -> Answer {
-    Answer::success(json!(ModelList { object: "list", data: models.iter().map(entry).collect() }))
+    let data = models.iter().filter(|model| model.is_checkpoint()).map(entry).collect();
+    Answer::success(json!(ModelList { object: "list", data }))
 }
 
 pub fn model(model: &ModelListing) -> Answer {

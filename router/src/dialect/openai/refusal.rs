@@ -40,6 +40,8 @@ pub fn refuse(refusal: &Refusal) -> Answer {
     let (status, kind, code) = match refusal {
         Refusal::KeyMissing | Refusal::KeyInvalid => (StatusCode::UNAUTHORIZED, AUTHENTICATION, Some("invalid_api_key")),
         Refusal::ModelUnknown { .. } => (StatusCode::NOT_FOUND, INVALID_REQUEST, Some("model_not_found")),
+        Refusal::AdapterUnknown { .. } => (StatusCode::BAD_REQUEST, INVALID_REQUEST, Some("model_not_found")),
+        Refusal::WrongKind { .. } => (StatusCode::BAD_REQUEST, INVALID_REQUEST, Some("invalid_value")),
         Refusal::ModelNotReady { .. } => (StatusCode::SERVICE_UNAVAILABLE, SERVER, Some("model_not_ready")),
         Refusal::Invalid { .. } => (StatusCode::BAD_REQUEST, INVALID_REQUEST, Some("invalid_value")),
         Refusal::NotSupported { .. } => (StatusCode::BAD_REQUEST, INVALID_REQUEST, Some("not_supported")),

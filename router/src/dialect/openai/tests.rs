@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crds::model_deployment::ModelKind;
 use runtime_api::{Failure, FailureReason, ImageRequest};
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -127,8 +128,8 @@ fn events_have_the_fields_that_typed_clients_require() {
 
 #[test]
 fn models_are_listed_as_openai_lists_them() {
-    let listing = ModelListing { model_id: "demo".to_owned(), family: None, created_at: 5, ready: true };
-    let body = model_list(&[listing]).body;
+    let listing = |id: &str, kind| ModelListing { model_id: id.to_owned(), kind, family: None, created_at: 5, ready: true };
+    let body = model_list(&[listing("demo", ModelKind::Checkpoint), listing("ink", ModelKind::Lora)]).body;
     assert_eq!(body, json!({ "object": "list", "data": [{ "id": "demo", "object": "model", "created": 5, "owned_by": "emulsion" }] }));
 }
 
@@ -140,6 +141,8 @@ fn every_refusal_has_the_status_that_clients_choose_their_exception_by() {
         (Refusal::KeyMissing, 401, "authentication_error", false),
         (Refusal::KeyInvalid, 401, "authentication_error", false),
         (Refusal::ModelUnknown { model: text(), nearest: None }, 404, "invalid_request_error", false),
+        (Refusal::AdapterUnknown { wanted: "LoRA", model: text(), nearest: None }, 400, "invalid_request_error", false),
+        (Refusal::WrongKind { model: text(), is: "a LoRA", wanted: "a checkpoint" }, 400, "invalid_request_error", false),
         (Refusal::ModelNotReady { model: text(), reason: text() }, 503, "server_error", false),
         (Refusal::Invalid { field: text(), message: text() }, 400, "invalid_request_error", false),
         (Refusal::NotSupported { feature: text() }, 400, "invalid_request_error", false),

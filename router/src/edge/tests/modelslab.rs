@@ -143,3 +143,30 @@ async fn chunked_body_without_content_type_and_fields_in_the_query_are_read() {
     let (status, body) = read(stage.client.post(format!("{}{V7}?width=512&seed=7", stage.base)).body(body)).await;
     assert_eq!((status, &body["meta"]["seed"], &body["meta"]["W"]), (200, &json!(7), &json!(512)), "{body}");
 }
+
+#[tokio::test]
+async fn loras_are_listed_named_by_id_and_sent_with_the_work() {
+    let stage = Stage::quick().await;
+    let mut call = call();
+    (call["lora_model"], call["lora_strength"]) = (json!("ink"), json!("0.6"));
+    let (status, body) = stage.post(V7, call.clone()).await;
+    assert_eq!((status, &body["meta"]["lora"], &body["meta"]["lora_strength"]), (200, &json!("ink"), &json!("0.6")), "{body}");
+    let (dispatch, _) = stage.last_received();
+    assert_eq!((dispatch.request.adapters[0].model.as_str(), dispatch.request.adapters[0].scale), ("ink", 0.6));
+    assert_eq!(dispatch.adapters[0].uri, "file:///adapters/ink.safetensors");
+    for (field, name, message) in [
+        ("lora_model", "inc", "LoRA not found: inc (did you mean ink?)"),
+        ("lora_model", "demo", "demo is a checkpoint, not a LoRA"),
+        ("embeddings_model", "ink", "ink is a LoRA, not an embedding"),
+        ("model_id", "ink", "ink is a LoRA, not a checkpoint"),
+        ("lora_strength", "11", "lora_strength must be between -10 and 10"),
+    ] {
+        let mut call = call.clone();
+        call[field] = json!(name);
+        let (status, body) = stage.post(V7, call).await;
+        assert_eq!((status, &body["message"]), (400, &json!(message)));
+    }
+    let (_, list) = stage.post("/api/v4/dreambooth/model_list", json!({})).await;
+    let categories: Vec<&str> = list.as_array().unwrap().iter().map(|model| model["model_category"].as_str().unwrap()).collect();
+    assert_eq!(categories, ["stable_diffusion", "lora", "stable_diffusion"]);
+}

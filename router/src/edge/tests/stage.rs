@@ -17,7 +17,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 
 use crate::accounts::ApiKey;
-use crate::catalog::tests::{model, snapshot};
+use crate::catalog::tests::{lora, model, snapshot};
 use crate::catalog::{Catalog, Snapshot};
 use crate::dispatch::{DispatchSettings, Dispatcher};
 use crate::edge::router;
@@ -120,7 +120,7 @@ impl Stage {
         store.add_key("acme", "test", key.hash()).await.unwrap();
         let outputs = Arc::new(FolderStore::open(&folder.path().join("outputs"), Secret::from_bytes([9; 32])).unwrap());
         let inputs = Arc::new(FolderInputs::open(&folder.path().join("inputs"), Secret::from_bytes([9; 32])).unwrap());
-        let mut declared = snapshot([model("demo"), model("other")]);
+        let mut declared = snapshot([model("demo"), model("other"), lora("ink")]);
         let plan = json!({ "requestsPerMinute": 1_000_000, "burst": 1_000_000, "parallelImages": 100, "queueDepth": 100 });
         declared.plans.insert("test".to_owned(), serde_json::from_value(plan).unwrap());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

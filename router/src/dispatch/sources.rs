@@ -1,0 +1,63 @@
+//! Where everything is that a request is made with: its model, its adapters and its embeddings. Pure.
+
+use std::path::PathBuf;
+
+use runtime_api::{ImageRequest, ModelSource};
+
+use crate::catalog::{Model, Snapshot, Weights};
+
+/// What a replica reads for one request.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Sources {
+    pub(super) model: ModelSource,
+    /// In the request's order, embeddings after adapters.
+    pub(super) adapters: Vec<ModelSource>,
+    /// All of them on disk.
+    pub(super) paths: Vec<PathBuf>,
+}
+
+/// Why a request that was accepted cannot be made any more is told to its caller.
+pub(super) fn resolve(catalog: &Snapshot, model: &Model, request: &ImageRequest) -> Result<Sources, String> {
+    let weights = weights(model)?;
+    let mut sources = Sources { model: source(model, weights), adapters: Vec::new(), paths: vec![weights.path.clone()] };
+    for name in request.adapters.iter().map(|adapter| &adapter.model).chain(&request.embeddings) {
+        let adapter = catalog.models.get(name).ok_or_else(|| format!("the model {name} is no longer declared"))?;
+        let weights = self::weights(adapter)?;
+        sources.adapters.push(source(adapter, weights));
+        sources.paths.push(weights.path.clone());
+    }
+    Ok(sources)
+}
+
+fn weights(model: &Model) -> Result<&Weights, String> {
+    model.weights.as_ref().map_err(|reason| format!("the model {} cannot be served: {reason}", model.model_id))
+}
+
+fn source(model: &Model, weights: &Weights) -> ModelSource {
+    ModelSource { id: model.model_id.clone(), uri: weights.uri.clone(), sha256: weights.sha256.clone() }
+}
+
+#[cfg(test)]
+mod tests {
+    use runtime_api::AdapterUse;
+
+    use super::*;
+    use crate::catalog::tests::{lora, model, snapshot};
+
+    #[test]
+    fn adapters_and_embeddings_come_with_the_model_as_they_are_declared_now() {
+        let catalog = snapshot([model("demo"), lora("ink"), lora("word"), Model { weights: Err("gone".to_owned()), ..lora("lost") }]);
+        let request = |adapter: &str, embedding: &str| ImageRequest {
+            adapters: vec![AdapterUse { model: adapter.to_owned(), scale: 0.5 }],
+            embeddings: vec![embedding.to_owned()],
+            ..ImageRequest::text_to_image("demo", "a red circle")
+        };
+        let resolve = |request: &ImageRequest| resolve(&catalog, &catalog.models["demo"], request);
+        let sources = resolve(&request("ink", "word")).unwrap();
+        let uris: Vec<&str> = sources.adapters.iter().map(|adapter| adapter.uri.as_str()).collect();
+        assert_eq!(uris, ["file:///adapters/ink.safetensors", "file:///adapters/word.safetensors"]);
+        assert_eq!((sources.model.uri.as_str(), sources.paths.len()), ("file:///models/demo", 3));
+        assert_eq!(resolve(&request("oil", "word")).unwrap_err(), "the model oil is no longer declared");
+        assert_eq!(resolve(&request("ink", "lost")).unwrap_err(), "the model lost cannot be served: gone");
+    }
+}
