@@ -261,6 +261,33 @@ mod tests {
     }
 
     #[test]
+    fn the_page_for_people_names_every_path_and_field_of_the_calls() {
+        let page = include_str!("../../docs/api.md");
+        let document = serde_json::to_value(document()).unwrap();
+        for endpoint in endpoints().iter().filter(|endpoint| endpoint.methods.contains(&Method::POST)) {
+            let is_alias_of_fetch = matches!(endpoint.operation, Operation::FetchByBody(_) | Operation::FetchByPath(_));
+            assert!(is_alias_of_fetch || page.contains(&format!("{}`", endpoint.path)), "{}", endpoint.path);
+        }
+        for call in ["TextToImageCall", "PictureFields", "OpenAiImageCall", "OpenAiEditFields"] {
+            for field in document["components"]["schemas"][call]["properties"].as_object().unwrap().keys() {
+                assert!(page.contains(&format!("`{field}`")), "{field} of {call}");
+            }
+        }
+    }
+
+    #[test]
+    fn bodies_with_pictures_are_json_or_multipart() {
+        let document = serde_json::to_value(document()).unwrap();
+        for path in ["/api/v7/images/inpaint", "/v1/images/edits"] {
+            let content = &document["paths"][path]["post"]["requestBody"]["content"];
+            for media_type in ["application/json", "multipart/form-data"] {
+                assert_eq!(content[media_type]["schema"]["allOf"].as_array().map(Vec::len), Some(2), "{path} {media_type}");
+            }
+        }
+        assert_eq!(document["components"]["schemas"]["OpenAiEditFields"]["properties"]["image"]["format"], "binary");
+    }
+
+    #[test]
     fn fields_of_the_calls_are_documented_with_their_types() {
         let document = serde_json::to_value(document()).unwrap();
         let call = &document["components"]["schemas"]["TextToImageCall"]["properties"];

@@ -7,6 +7,9 @@ use runtime_api::ImageRequest;
 /// PNG text fields, key and value. `parameters` is the field that image browsers of this domain read.
 pub(super) fn metadata(request: &ImageRequest) -> Vec<(String, String)> {
     let mut parameters = request.prompt.clone();
+    for adapter in &request.adapters {
+        let _ = write!(parameters, " <lora:{}:{}>", adapter.model, adapter.scale);
+    }
     if let Some(negative) = request.negative_prompt.as_deref().filter(|text| !text.is_empty()) {
         let _ = write!(parameters, "\nNegative prompt: {negative}");
     }
@@ -22,11 +25,20 @@ pub(super) fn metadata(request: &ImageRequest) -> Vec<(String, String)> {
         number(request.height),
         request.model,
     );
+    if let Some(strength) = request.strength {
+        let _ = write!(parameters, ", Denoising strength: {strength}");
+    }
+    // Counted as those tools count: 1 is the last layer.
+    if let Some(skipped) = request.clip_skip {
+        let _ = write!(parameters, ", Clip skip: {}", skipped.saturating_add(1));
+    }
     vec![("Software".to_owned(), "Emulsion".to_owned()), ("parameters".to_owned(), parameters)]
 }
 
 #[cfg(test)]
 mod tests {
+    use runtime_api::AdapterUse;
+
     use super::*;
 
     #[test]
@@ -45,5 +57,10 @@ mod tests {
             metadata(&request)[1].1,
             "a circle\nNegative prompt: blurry\nSteps: 20, Sampler: DDIMScheduler, CFG scale: 7.5, Seed: 42, Size: 64x96, Model: demo"
         );
+        let adapters = vec![AdapterUse { model: "ink".to_owned(), scale: 0.5 }];
+        let changed = ImageRequest { strength: Some(0.75), clip_skip: Some(1), adapters, ..request };
+        let text = &metadata(&changed)[1].1;
+        assert!(text.starts_with("a circle <lora:ink:0.5>\nNegative prompt"), "{text}");
+        assert!(text.ends_with("Model: demo, Denoising strength: 0.75, Clip skip: 2"), "{text}");
     }
 }

@@ -14,8 +14,10 @@ const GREETING: &str = "\
 Emulsion makes images with Stable Diffusion.
 
   POST /api/v7/images/text-to-image   {\"key\": \"…\", \"model_id\": \"demo\", \"prompt\": \"a red circle on a blue background\"}
+  POST /api/v7/images/image-to-image  the same and \"init_image\": \"https://…\" or base64
   POST /api/v7/images/fetch/{id}      {\"key\": \"…\"}
   POST /v1/images/generations         {\"prompt\": \"…\"} with Authorization: Bearer …
+  POST /v1/images/edits               prompt=… and image=… as a multipart form
   GET  /v1/models                     what can be named
 
 Everything that is served: GET /openapi.json. Health: /healthz, /readyz, /metrics.
