@@ -89,6 +89,7 @@ pub fn complete(request: &ImageRequest, defaults: &Defaults, limits: &Limits, se
         sampler: request.sampler.clone(),
         sampler_options: request.sampler_options.clone(),
         seed: request.seed.unwrap_or(seed),
+        adapters: Vec::new(),
     })
 }
 

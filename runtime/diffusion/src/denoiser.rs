@@ -12,6 +12,7 @@ use candle_core::{Result, Tensor};
 pub use unet::UNet;
 pub use unet_config::UNetConfig;
 
+use crate::adapter::AdapterSet;
 use crate::conditioning::{Conditioning, ContextKeyValues};
 use crate::exec::Exec;
 
@@ -24,6 +25,8 @@ pub struct Row<'a> {
     pub timestep: f32,
     /// What to draw.
     pub conditioning: &'a Conditioning,
+    /// What acts besides the weights.
+    pub adapters: &'a AdapterSet,
 }
 
 /// What two rows need to have in common to share a call: the loaded model and the shape of their latents, nothing else.

@@ -1,7 +1,8 @@
-//! How a model runs: device, compute precision, inference or training. It knows no layer and no request.
+//! How a model runs: device, compute precision, inference or training, the adapters of a call. It knows no layer and no request.
 
 use candle_core::{DType, Device};
 
+use crate::adapter::AdapterRows;
 use crate::ops::Form;
 
 /// What the layers are run for.
@@ -22,12 +23,20 @@ pub struct Exec {
     pub compute: DType,
     /// Inference or training.
     pub mode: Mode,
+    /// What acts on the rows of this call besides the weights; of a model itself: nothing.
+    pub adapters: AdapterRows,
 }
 
 impl Exec {
     /// Inference on `device` in `compute` precision.
     pub fn inference(device: &Device, compute: DType) -> Self {
-        Self { device: device.clone(), compute, mode: Mode::Inference }
+        Self { device: device.clone(), compute, mode: Mode::Inference, adapters: AdapterRows::default() }
+    }
+
+    /// The same for a call whose rows have these adapters.
+    #[must_use]
+    pub fn with_adapters(&self, adapters: AdapterRows) -> Self {
+        Self { adapters, ..self.clone() }
     }
 
     /// Which form of the operations this mode asks for.

@@ -1,8 +1,11 @@
 //! Model families: which configuration files make which networks. The only place that names families.
 
+mod adapter;
 mod sd15;
 
 use std::path::Path;
+
+pub(crate) use adapter::of_adapter;
 
 use crate::denoiser::Denoiser;
 use crate::json::{Config, ConfigError};

@@ -16,6 +16,7 @@
 //! The truth for images is diffusers: same weights, same initial latents, same sampler give the same latents at every step, within
 //! rounding. This crate knows nothing of HTTP, async runtimes or Kubernetes.
 
+pub mod adapter;
 pub mod conditioning;
 pub mod denoiser;
 pub mod dimensions;

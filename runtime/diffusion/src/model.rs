@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! ModelFolder::open(dir)     configurations parsed, headers read, every tensor's shape compared; no tensor is allocated
+//!        │ merge(adapters)                    those declared for the model itself, if any: compared, not yet read into anything
 //!        │ load(device, dtype, progress)      text encoder → denoiser → VAE
 //!        ▼
 //!      Model                 immutable, shared by all requests
@@ -15,15 +16,16 @@ mod sources;
 
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
-use candle_core::{DType, Device};
+use candle_core::{DType, Device, Tensor};
 use serde_json::{Map, Value};
 
 pub use error::ModelError;
 pub use inspection::{ComponentInspection, Inspection, TensorInspection};
 
+use crate::adapter::{AdapterError, AdapterUse, BoundAdapter, FittedAdapter, LayerTable};
 use crate::denoiser::Denoiser;
 use crate::exec::Exec;
 use crate::family::{self, Defaults, ModelSpec, PARTS, Part};
@@ -41,6 +43,9 @@ const PIPELINE_SIZE_MULTIPLE: usize = 8;
 pub const MAX_SIDE_PIXELS: usize = 2048;
 /// The most images of one request.
 pub const MAX_SAMPLES: usize = 64;
+
+/// The parts whose layers adapters can act on.
+const ADAPTABLE_PARTS: [&str; 2] = ["text_encoder", "unet"];
 
 /// How far loading has come; told before each part and after each tensor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,7 +80,18 @@ pub struct ModelFolder {
     spec: Box<dyn ModelSpec>,
     scheduler: Config,
     parts: Vec<OpenPart>,
+    /// With tensors of no size.
+    layers: LayerTable,
+    merges: Vec<Merge>,
     digest: OnceLock<String>,
+}
+
+/// An adapter that becomes part of the weights.
+#[derive(Debug)]
+struct Merge {
+    adapter: FittedAdapter,
+    digest: String,
+    scale: f64,
 }
 
 /// The scheduler's configuration under the class that `model_index.json` names: as in diffusers, that one counts where the two differ.
@@ -111,10 +127,29 @@ impl ModelFolder {
             Ok(_) | Err(SamplerError::UnknownSampler { .. }) => {}
             Err(error) => return Err(error.into()),
         }
-        let parts = PARTS.into_iter().map(|part| OpenPart::open(folder, part, spec.as_ref())).collect::<Result<_, _>>()?;
-        let open = Self { folder: folder.to_path_buf(), spec, scheduler, parts, digest: OnceLock::new() };
+        let (mut parts, mut layers) = (Vec::new(), Vec::new());
+        for part in PARTS {
+            let (open, of_part) = OpenPart::open(folder, part, spec.as_ref())?;
+            parts.push(open);
+            layers.extend(if ADAPTABLE_PARTS.contains(&part.folder) { of_part } else { Vec::new() });
+        }
+        let (layers, merges) = (LayerTable::new(layers), Vec::new());
+        let open = Self { folder: folder.to_path_buf(), spec, scheduler, parts, layers, merges, digest: OnceLock::new() };
         open.open_tokenizer()?;
         Ok(open)
+    }
+
+    /// Makes `adapters` part of the weights, besides those that already are; a strength of 0 is none at all. They must be in memory in f32
+    /// on the CPU, so that each weight is rounded once.
+    ///
+    /// # Errors
+    /// [`AdapterError`] if any of them does not fit this model.
+    pub fn merge(mut self, adapters: &[AdapterUse]) -> Result<Self, AdapterError> {
+        for AdapterUse { adapter, scale } in adapters.iter().filter(|asked| asked.scale != 0.0) {
+            let (digest, scale) = (adapter.digest().to_owned(), *scale);
+            self.merges.push(Merge { adapter: FittedAdapter::new(adapter, &self.layers, self.spec.family())?, digest, scale });
+        }
+        Ok(self)
     }
 
     /// What the folder holds.
@@ -122,12 +157,21 @@ impl ModelFolder {
         Inspection::of_open(self)
     }
 
-    /// SHA-256 in hex over configurations, vocabularies and weights with their names: what decides an image besides the request.
-    /// Files are streamed; the result is kept.
+    /// What decides an image besides the request: [`Self::files_digest`], and where adapters are merged SHA-256 in hex over it and them.
     ///
     /// # Errors
     /// [`ModelError`] when a file cannot be read.
     pub fn digest(&self) -> Result<String, ModelError> {
+        let files = self.files_digest()?;
+        let adapters = self.merges.iter().map(|merge| (merge.digest.as_str(), merge.scale));
+        Ok(if self.merges.is_empty() { files } else { files::merged_digest(&files, adapters) })
+    }
+
+    /// SHA-256 in hex over configurations, vocabularies and weights with their names. Files are streamed; the result is kept.
+    ///
+    /// # Errors
+    /// [`ModelError`] when a file cannot be read.
+    pub fn files_digest(&self) -> Result<String, ModelError> {
         if let Some(digest) = self.digest.get() {
             return Ok(digest.clone());
         }
@@ -158,12 +202,16 @@ impl ModelFolder {
                 (read.1)(now);
             };
             report(0);
-            Ok::<_, ModelError>(FileSource { weights: &open.weights, exec: &exec, report: Box::new(report) })
+            let merges = if ADAPTABLE_PARTS.contains(&part.folder) { self.merges.as_slice() } else { &[] };
+            let (weights, report, layers) = (&open.weights, Box::new(report), RefCell::default());
+            Ok::<_, ModelError>(FileSource { weights, merges, exec: &exec, report, layers })
         };
         let [text_part, denoiser_part, vae_part] = &PARTS;
         let tokenizer = self.open_tokenizer()?;
-        let text_encoder = self.spec.text_encoder(&source(text_part)?)?;
-        let denoiser = self.spec.denoiser(&source(denoiser_part)?)?;
+        let (text_source, denoiser_source) = (source(text_part)?, source(denoiser_part)?);
+        let text_encoder = self.spec.text_encoder(&text_source)?;
+        let denoiser = self.spec.denoiser(&denoiser_source)?;
+        let layers = LayerTable::new(text_source.into_layers().into_iter().chain(denoiser_source.into_layers()));
         let vae = self.spec.vae(&source(vae_part)?)?;
         let elements: u64 = self.parts.iter().flat_map(|part| part.weights.index().iter()).map(|(_, info)| info.elements()).sum();
         Ok(Model {
@@ -178,6 +226,7 @@ impl ModelFolder {
             scheduler: self.scheduler.clone(),
             denoiser,
             vae,
+            layers,
             exec,
         })
     }
@@ -199,11 +248,14 @@ impl ModelFolder {
 }
 
 impl OpenPart {
-    fn open(folder: &Path, part: Part, spec: &dyn ModelSpec) -> Result<Self, ModelError> {
+    /// Also tells the part's layers that adapters could act on.
+    fn open(folder: &Path, part: Part, spec: &dyn ModelSpec) -> Result<(Self, Vec<(String, Tensor)>), ModelError> {
         let weights = open_component(&folder.join(part.folder))?;
         let mismatch = |source| ModelError::Mismatch { part: part.folder, source: Box::new(source) };
-        ShapeRecorder::of(weights.index(), part, spec).and_then(|expected| expected.check(weights.index())).map_err(mismatch)?;
-        Ok(Self { part, weights })
+        let expected = ShapeRecorder::of(weights.index(), part, spec).map_err(mismatch)?;
+        expected.check(weights.index()).map_err(mismatch)?;
+        let layers = expected.layers();
+        Ok((Self { part, weights }, layers))
     }
 }
 
@@ -227,6 +279,7 @@ pub struct Model {
     scheduler: Config,
     denoiser: Box<dyn Denoiser>,
     vae: Vae,
+    layers: LayerTable,
     exec: Exec,
 }
 
@@ -306,6 +359,14 @@ impl Model {
     /// The autoencoder.
     pub fn vae(&self) -> &Vae {
         &self.vae
+    }
+
+    /// Finds the layers that an adapter acts on.
+    ///
+    /// # Errors
+    /// [`AdapterError`] if any part of it does not fit this model.
+    pub fn bind(&self, asked: &AdapterUse) -> Result<Arc<BoundAdapter>, AdapterError> {
+        asked.adapter.bind(&self.layers, self.id, self.family, asked.scale)
     }
 
     /// How the model is run.

@@ -4,6 +4,7 @@ use candle_core::{DType, Result, Tensor};
 
 use super::unet_blocks::{Call, ContextCounter, DownBlock, Middle, UpBlock};
 use super::{Denoiser, Row, UNetConfig};
+use crate::adapter::AdapterRows;
 use crate::conditioning::ContextKeyValues;
 use crate::exec::Exec;
 use crate::layers::Built;
@@ -64,6 +65,7 @@ impl Denoiser for UNet {
     }
 
     fn forward(&self, rows: &[Row<'_>], exec: &Exec) -> Result<Tensor> {
+        let exec = &exec.with_adapters(AdapterRows::of(rows.iter().map(|row| row.adapters)));
         let latents: Vec<&Tensor> = rows.iter().map(|row| row.latents).collect();
         let timesteps: Vec<f32> = rows.iter().map(|row| row.timestep).collect();
         let sinusoid = timestep_sinusoid(&timesteps, self.sinusoid_features, self.sinusoid, &exec.device)?;

@@ -1,15 +1,19 @@
 //! Layers that are one operation and its parameters.
 
+use std::sync::Arc;
+
 use candle_core::{Result, Tensor};
 
 use super::Parameters;
+use crate::adapter::Leaf;
 use crate::exec::Exec;
 use crate::layers::Built;
 use crate::ops::{self, Padding};
 
-/// `y = x·Wᵀ + b` over the last dimension.
+/// `y = x·Wᵀ + b` over the last dimension, and what adapters add to it.
 #[derive(Clone, Debug)]
 pub struct Linear {
+    path: Arc<str>,
     weight: Tensor,
     bias: Option<Tensor>,
 }
@@ -21,7 +25,7 @@ impl Linear {
     /// When a parameter is missing or has another shape.
     pub fn new(features: usize, outputs: usize, parameters: &Parameters<'_>) -> Built<Self> {
         let bias = Some(parameters.get("bias", &[outputs])?);
-        Ok(Self { weight: parameters.get("weight", &[outputs, features])?, bias })
+        Ok(Self { bias, ..Self::without_bias(features, outputs, parameters)? })
     }
 
     /// `weight` [outputs, features] alone.
@@ -29,7 +33,8 @@ impl Linear {
     /// # Errors
     /// When the parameter is missing or has another shape.
     pub fn without_bias(features: usize, outputs: usize, parameters: &Parameters<'_>) -> Built<Self> {
-        Ok(Self { weight: parameters.get("weight", &[outputs, features])?, bias: None })
+        let (weight, path) = parameters.adaptable_weight(&[outputs, features])?;
+        Ok(Self { path, weight, bias: None })
     }
 
     /// x [B, …, features] → [B, …, outputs].
@@ -37,13 +42,15 @@ impl Linear {
     /// # Errors
     /// When the shapes do not fit.
     pub fn forward(&self, x: &Tensor, exec: &Exec) -> Result<Tensor> {
-        ops::linear(x, &self.weight, self.bias.as_ref(), exec.form())
+        let y = ops::linear(x, &self.weight, self.bias.as_ref(), exec.form())?;
+        exec.adapters.add(&self.path, Leaf::Linear { weight: &self.weight, bias: self.bias.as_ref() }, x, y, exec.form())
     }
 }
 
-/// 2-D convolution with bias.
+/// 2-D convolution with bias, and what adapters add to it.
 #[derive(Clone, Debug)]
 pub struct Conv2d {
+    path: Arc<str>,
     weight: Tensor,
     bias: Tensor,
     padding: Padding,
@@ -63,7 +70,8 @@ impl Conv2d {
         parameters: &Parameters<'_>,
     ) -> Built<Self> {
         let bias = parameters.get("bias", &[outputs])?;
-        Ok(Self { weight: parameters.get("weight", &[outputs, channels, kernel, kernel])?, bias, padding, stride })
+        let (weight, path) = parameters.adaptable_weight(&[outputs, channels, kernel, kernel])?;
+        Ok(Self { path, weight, bias, padding, stride })
     }
 
     /// A 3×3 convolution that keeps the size.
@@ -87,7 +95,9 @@ impl Conv2d {
     /// # Errors
     /// When the shapes do not fit.
     pub fn forward(&self, x: &Tensor, exec: &Exec) -> Result<Tensor> {
-        ops::conv2d(x, &self.weight, &self.bias, self.padding, self.stride, exec.form())
+        let (padding, stride) = (self.padding, self.stride);
+        let y = ops::conv2d(x, &self.weight, &self.bias, padding, stride, exec.form())?;
+        exec.adapters.add(&self.path, Leaf::Conv2d { weight: &self.weight, bias: &self.bias, padding, stride }, x, y, exec.form())
     }
 }
 

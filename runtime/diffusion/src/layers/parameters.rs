@@ -1,5 +1,7 @@
 //! Where layers pull their parameters from, by diffusers' path.
 
+use std::sync::Arc;
+
 use candle_core::Tensor;
 
 use crate::weights::WeightsError;
@@ -14,6 +16,9 @@ pub trait ParameterSource {
     /// # Errors
     /// When it is missing, has another shape, or cannot be read.
     fn get(&self, path: &str, shape: &[usize]) -> Result<Tensor, WeightsError>;
+
+    /// Told of each layer that adapters can act on: its path and its weight, as [`Self::get`] answered.
+    fn adaptable(&self, _path: &str, _weight: &Tensor) {}
 
     /// Whether there is a parameter `path`.
     fn has(&self, path: &str) -> bool;
@@ -55,6 +60,16 @@ impl<'a> Parameters<'a> {
     /// As [`ParameterSource::get`].
     pub fn get(&self, name: &str, shape: &[usize]) -> Result<Tensor, WeightsError> {
         self.source.get(&self.path(name), shape)
+    }
+
+    /// The parameter `weight` of exactly `shape`, of a layer that adapters can act on, and the layer's path.
+    ///
+    /// # Errors
+    /// As [`ParameterSource::get`].
+    pub(super) fn adaptable_weight(&self, shape: &[usize]) -> Result<(Tensor, Arc<str>), WeightsError> {
+        let weight = self.get("weight", shape)?;
+        self.source.adaptable(&self.prefix, &weight);
+        Ok((weight, Arc::from(self.prefix.as_str())))
     }
 
     fn path(&self, name: impl std::fmt::Display) -> String {

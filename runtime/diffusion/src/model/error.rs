@@ -1,5 +1,6 @@
 use std::path::PathBuf;
 
+use crate::adapter::AdapterError;
 use crate::json::ConfigError;
 use crate::sampler::SamplerError;
 use crate::tokenizer::TokenizerError;
@@ -48,6 +49,9 @@ pub enum ModelError {
         /// All that does not fit.
         source: Box<WeightsError>,
     },
+    /// An adapter that is to be merged into the weights does not fit them.
+    #[error(transparent)]
+    Adapter(#[from] AdapterError),
     /// The family has a part that was not opened.
     #[error("{part} was not opened")]
     MissingPart {

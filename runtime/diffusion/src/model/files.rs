@@ -35,7 +35,21 @@ pub(super) fn digest<'a>(folder: &Path, weights: impl Iterator<Item = &'a PathBu
         let name = path.strip_prefix(folder).unwrap_or(&path).to_string_lossy().into_owned();
         add(&mut hasher, &name, &path).map_err(|source| ModelError::Read { path: path.clone(), source })?;
     }
-    Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(hexadecimal(hasher))
+}
+
+/// The digest of a model with adapters merged into it, from the model's own and theirs with their strengths, in their order.
+pub(super) fn merged_digest<'a>(model: &str, adapters: impl Iterator<Item = (&'a str, f64)>) -> String {
+    let mut hasher = Sha256::new();
+    hasher.update(format!("model {model}\n"));
+    for (digest, scale) in adapters {
+        hasher.update(format!("adapter {digest} {scale}\n"));
+    }
+    hexadecimal(hasher)
+}
+
+fn hexadecimal(hasher: Sha256) -> String {
+    hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn add(hasher: &mut Sha256, name: &str, path: &Path) -> std::io::Result<()> {

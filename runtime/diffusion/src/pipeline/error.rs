@@ -1,3 +1,4 @@
+use crate::adapter::AdapterError;
 use crate::sampler::{NoiseError, SamplerError};
 use crate::text::{EmbeddingError, EncodeError, PromptError};
 
@@ -86,6 +87,22 @@ pub enum InvalidRequest {
     /// The sampler, its options or the step count.
     #[error(transparent)]
     Sampler(#[from] SamplerError),
+    /// More adapters than act at once.
+    #[error("{value} adapters are too many; at most {limit} act on one image")]
+    TooManyAdapters {
+        /// What was asked for.
+        value: usize,
+        /// The most.
+        limit: usize,
+    },
+    /// An adapter that does not fit the model.
+    #[error("adapter {number}: {source}")]
+    Adapter {
+        /// Counted from 1, in the request's order.
+        number: usize,
+        /// Why not.
+        source: AdapterError,
+    },
     /// A prompt that is not acceptable.
     #[error("{field}: {source}")]
     Prompt {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use candle_core::Tensor;
 
+use crate::adapter::AdapterSet;
 use crate::conditioning::Conditioning;
 use crate::denoiser::BatchKey;
 use crate::guidance::Guidance;
@@ -19,6 +20,7 @@ pub(super) struct Course {
     pub(super) guidance: Guidance,
     /// One for each of the guidance's branches, in their order.
     pub(super) conditionings: Vec<Conditioning>,
+    pub(super) adapters: AdapterSet,
 }
 
 /// One image: a number of evaluations done, and tensors. It can be moved, paused, and continued in any batch.

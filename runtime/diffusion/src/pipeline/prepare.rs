@@ -7,7 +7,9 @@ use serde_json::{Map, Value};
 
 use super::image_state::Course;
 use super::{ImageState, InjectedTensors, InvalidRequest, PipelineError, Request};
+use crate::adapter::{AdapterError, AdapterRows, AdapterSet};
 use crate::conditioning::Conditioning;
+use crate::exec::Exec;
 use crate::guidance::{Branch, Guidance};
 use crate::model::Model;
 use crate::sampler::{self, NoiseStream, Sampler, SamplerState};
@@ -28,12 +30,14 @@ pub fn prepare(model: &Arc<Model>, request: &Request, injected: &InjectedTensors
     let sampler = choose_sampler(model, request)?;
     let schedule = sampler.schedule(request.num_inference_steps).map_err(InvalidRequest::Sampler)?;
     let guidance = Guidance { scale: request.guidance_scale as f32, rescale: request.guidance_rescale as f32 };
+    let adapters = bind(model, request)?;
+    let exec = model.exec().with_adapters(AdapterRows::every(&adapters));
     let words = model.text().words(&request.embeddings, model.exec()).map_err(InvalidRequest::from_embeddings)?;
-    let conditionings = guidance.branches().iter().map(|branch| condition(model, request, &words, *branch));
+    let conditionings = guidance.branches().iter().map(|branch| condition(model, request, &words, *branch, &exec));
     let conditionings = conditionings.collect::<Result<_, _>>()?;
 
     let init_noise_sigma = schedule.init_noise_sigma;
-    let course = Arc::new(Course { model: Arc::clone(model), sampler, schedule, guidance, conditionings });
+    let course = Arc::new(Course { model: Arc::clone(model), sampler, schedule, guidance, conditionings, adapters });
     let given: Arc<[Tensor]> = injected.noise.clone().into();
     let image = |index: usize| {
         let mut noise = match given.is_empty() {
@@ -59,13 +63,31 @@ fn choose_sampler(model: &Model, request: &Request) -> Result<Arc<dyn Sampler>, 
     Ok(sampler::from_config(model.scheduler(), name, &options)?)
 }
 
+/// All adapters that are asked for, or none; a strength of 0 is no adapter.
+fn bind(model: &Model, request: &Request) -> Result<AdapterSet, PipelineError> {
+    let asked = request.adapters.iter().zip(1..).filter(|(asked, _)| asked.scale != 0.0);
+    let bound = asked.map(|(asked, number)| {
+        model.bind(asked).map_err(|source| match source {
+            AdapterError::Tensor(source) => PipelineError::Tensor(source),
+            source => InvalidRequest::Adapter { number, source }.into(),
+        })
+    });
+    Ok(AdapterSet::new(bound.collect::<Result<Vec<_>, PipelineError>>()?))
+}
+
 /// As diffusers: `clip_skip` applies to the prompt alone.
-fn condition(model: &Model, request: &Request, words: &RequestWords, branch: Branch) -> Result<Conditioning, PipelineError> {
+fn condition(
+    model: &Model,
+    request: &Request,
+    words: &RequestWords,
+    branch: Branch,
+    exec: &Exec,
+) -> Result<Conditioning, PipelineError> {
     let (field, text, skip) = match branch {
         Branch::Positive => ("prompt", request.prompt.as_str(), request.clip_skip.unwrap_or(0)),
         Branch::Negative => ("negative_prompt", request.negative_prompt.as_deref().unwrap_or(""), 0),
     };
-    let states = model.text().encode(text, request.prompt_syntax, words, skip, model.exec());
+    let states = model.text().encode(text, request.prompt_syntax, words, skip, exec);
     let states = states.map_err(|error| InvalidRequest::from_encoding(field, error))?;
-    Ok(Conditioning { context: Arc::new(model.denoiser().prepare(&states, model.exec())?) })
+    Ok(Conditioning { context: Arc::new(model.denoiser().prepare(&states, exec)?) })
 }

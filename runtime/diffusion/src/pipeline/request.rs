@@ -4,6 +4,7 @@ use candle_core::Tensor;
 use serde_json::{Map, Value};
 
 use super::{InvalidRequest, PipelineError};
+use crate::adapter::{AdapterUse, MAX_ADAPTER_SCALE, MAX_ADAPTERS};
 use crate::model::Model;
 use crate::text::{NamedEmbedding, PromptSyntax};
 
@@ -40,6 +41,8 @@ pub struct Request {
     pub sampler_options: Map<String, Value>,
     /// Image i draws its noise from (seed, i).
     pub seed: u64,
+    /// What acts besides the weights, on text encoder and denoiser; at most [`MAX_ADAPTERS`].
+    pub adapters: Vec<AdapterUse>,
 }
 
 impl Request {
@@ -62,6 +65,7 @@ impl Request {
             sampler: None,
             sampler_options: Map::new(),
             seed: 0,
+            adapters: Vec::new(),
         }
     }
 
@@ -93,7 +97,19 @@ impl Request {
             let value = self.guidance_scale;
             return Err(InvalidRequest::Number { name: "guidance_scale", value, accepted: "a finite number" });
         }
-        Ok(())
+        self.check_adapters()
+    }
+
+    fn check_adapters(&self) -> Result<(), InvalidRequest> {
+        if self.adapters.len() > MAX_ADAPTERS {
+            return Err(InvalidRequest::TooManyAdapters { value: self.adapters.len(), limit: MAX_ADAPTERS });
+        }
+        // NaN is in no range.
+        let allowed = -MAX_ADAPTER_SCALE..=MAX_ADAPTER_SCALE;
+        match self.adapters.iter().find(|asked| !allowed.contains(&asked.scale)) {
+            Some(asked) => Err(InvalidRequest::Number { name: "adapters.scale", value: asked.scale, accepted: "from -10 to 10" }),
+            None => Ok(()),
+        }
     }
 }
 

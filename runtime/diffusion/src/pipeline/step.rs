@@ -74,8 +74,13 @@ fn run(images: &mut [&mut ImageState], group: &[usize], report: &mut StepReport)
         .iter()
         .zip(&inputs)
         .flat_map(|(&index, (latents, timestep))| {
-            let conditionings = &images[index].course.conditionings;
-            conditionings.iter().map(move |conditioning| Row { latents, timestep: *timestep, conditioning })
+            let course = &images[index].course;
+            course.conditionings.iter().map(move |conditioning| Row {
+                latents,
+                timestep: *timestep,
+                conditioning,
+                adapters: &course.adapters,
+            })
         })
         .collect();
     let Some(&first) = group.first() else { return Ok(()) };

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use diffusion::adapter::{Adapter, AdapterUse};
 use diffusion::model::Model;
 use diffusion::pipeline::{ImageState, InjectedTensors, PipelineError, Request, decode, prepare, step};
 use diffusion::sampler::gaussian;
@@ -9,6 +10,7 @@ use diffusion::text::{Embedding, NamedEmbedding, PromptSyntax};
 use diffusion::{Device, Tensor};
 use serde_json::json;
 
+use crate::adapter_files::{AdapterTensors, every_format};
 use crate::tiny_model::{TinyModel, WIDTH};
 
 /// A weighted prompt of so many chunks.
@@ -26,10 +28,14 @@ fn embedding(name: &str, factor: f32) -> NamedEmbedding {
 }
 
 /// Requests that differ in everything that may differ within a call, and in size, which may not.
-fn mixed_requests(model: &Model) -> Vec<Request> {
+fn mixed_requests(model: &Model, adapters: &[Arc<Adapter>]) -> Vec<Request> {
     let base = Request { width: 64, height: 64, num_inference_steps: 3, ..Request::with_defaults(model, "a cat") };
     let sampler = |name: &str| Some(name.to_owned());
     let weighted = Request { prompt_syntax: PromptSyntax::Weighted, ..base.clone() };
+    let with = |chosen: &[(usize, f64)]| {
+        let adapter = |at: usize| Arc::clone(&adapters[at % adapters.len()]);
+        chosen.iter().map(|(at, scale)| AdapterUse { adapter: adapter(*at), scale: *scale }).collect()
+    };
     vec![
         base.clone(),
         Request { sampler: sampler("EulerDiscreteScheduler"), num_inference_steps: 4, seed: 1, ..base.clone() },
@@ -42,12 +48,22 @@ fn mixed_requests(model: &Model) -> Vec<Request> {
         Request { prompt: "a (<e>:1.2)".into(), embeddings: vec![embedding("<e>", 1.0)], seed: 10, ..weighted },
         Request { prompt: "a <e>".into(), embeddings: vec![embedding("<e>", -1.0)], seed: 10, ..base.clone() },
         Request { width: 128, seed: 5, guidance_rescale: 0.5, ..base.clone() },
-        Request { width: 128, seed: 6, prompt: "wide".into(), guidance_scale: 0.0, ..base },
+        Request { width: 128, seed: 6, prompt: "wide".into(), guidance_scale: 0.0, ..base.clone() },
+        Request { seed: 7, adapters: with(&[(0, 1.0)]), ..base.clone() },
+        Request { seed: 8, adapters: with(&[(3, 0.8), (0, -0.5)]), guidance_scale: 1.0, ..base.clone() },
+        Request { seed: 9, adapters: with(&[(1, 0.7), (2, 0.3)]), num_inference_steps: 4, ..base.clone() },
+        Request { seed: 10, adapters: with(&[(0, 1.0)]), samples: 2, ..base.clone() },
+        Request { seed: 11, adapters: with(&[(4, 0.2)]), sampler: sampler("EulerDiscreteScheduler"), ..base },
     ]
 }
 
-fn prepare_all(model: &Arc<Model>) -> Vec<ImageState> {
-    let images = mixed_requests(model).into_iter().flat_map(|request| prepare(model, &request, &InjectedTensors::default()).unwrap());
+fn every_adapter() -> Vec<Arc<Adapter>> {
+    every_format().into_iter().map(|(_, tensors)| tensors.load().unwrap()).collect()
+}
+
+fn prepare_all(model: &Arc<Model>, adapters: &[Arc<Adapter>]) -> Vec<ImageState> {
+    let images =
+        mixed_requests(model, adapters).into_iter().flat_map(|request| prepare(model, &request, &InjectedTensors::default()).unwrap());
     images.collect()
 }
 
@@ -67,8 +83,8 @@ fn alone(mut image: ImageState) -> Vec<Vec<u32>> {
 }
 
 /// Joins and leaves at random until all are done, comparing after each step.
-fn run_in_random_company(model: &Arc<Model>, expected: &[Vec<Vec<u32>>], seed: u64) {
-    let mut images = prepare_all(model);
+fn run_in_random_company(model: &Arc<Model>, adapters: &[Arc<Adapter>], expected: &[Vec<Vec<u32>>], seed: u64) {
+    let mut images = prepare_all(model, adapters);
     for round in 0.. {
         let company = gaussian(seed, round, 0, images.len());
         let unfinished = images.iter_mut().enumerate().filter(|(_, image)| !image.is_finished());
@@ -106,11 +122,17 @@ fn row_bits_do_not_depend_on_its_batch() {
         }),
         ..TinyModel::default()
     };
-    for tiny in [TinyModel::default(), linear_projection] {
+    // Ranks on both sides of where the matrix product changes its way.
+    let wide = AdapterTensors::default().low_rank("lora_unet_down_blocks_1_attentions_0_proj_in", &[130, 48], &[48, 130]).low_rank(
+        "lora_unet_down_blocks_2_resnets_0_time_emb_proj",
+        &[4, 128],
+        &[144, 4],
+    );
+    for (tiny, adapters) in [(TinyModel::default(), every_adapter()), (linear_projection, vec![wide.load().unwrap()])] {
         let model = tiny.load();
-        let expected: Vec<_> = prepare_all(&model).into_iter().map(alone).collect();
+        let expected: Vec<_> = prepare_all(&model, &adapters).into_iter().map(alone).collect();
         for seed in 0..4 {
-            run_in_random_company(&model, &expected, seed);
+            run_in_random_company(&model, &adapters, &expected, seed);
         }
     }
 }
@@ -118,7 +140,7 @@ fn row_bits_do_not_depend_on_its_batch() {
 #[test]
 fn two_requests_that_differ_in_all_but_size_share_one_call() {
     let model = TinyModel::default().load();
-    let mut images: Vec<ImageState> = prepare_all(&model).into_iter().take(2).collect();
+    let mut images: Vec<ImageState> = prepare_all(&model, &every_adapter()).into_iter().take(2).collect();
     let report = step(&mut images.iter_mut().collect::<Vec<_>>());
     assert_eq!((report.denoiser_calls, report.rows), (1, 4));
 }

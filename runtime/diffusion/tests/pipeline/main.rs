@@ -1,11 +1,14 @@
 //! Whole models, tiny and random, through the public interface.
 //!
+//! - `adapters`: what they do to an image, and which files are refused.
 //! - `batching`: an image's bits do not depend on what shares its calls, and one image's failure is its own.
 //! - `embeddings`: vectors take their word's place, for one request alone, and files that hold none are refused.
 //! - `folder`: what is accepted as a model folder, and what is refused with which words.
 //! - `prompts`: what the two syntaxes have in common, how long prompts are divided, and which are refused.
 //! - `requests`: which requests are refused, and that what they ask for matters.
 
+mod adapter_files;
+mod adapters;
 mod batching;
 mod embeddings;
 mod folder;

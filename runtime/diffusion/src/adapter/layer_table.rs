@@ -1,0 +1,109 @@
+//! A model's layers by every name that adapter files give them.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use candle_core::Tensor;
+
+use super::ldm_names::Levels;
+
+/// Where the text encoder's layers begin.
+const TEXT: &str = "text_model.";
+/// Prefixes of the whole, and then of a part, in names with dots.
+const WHOLE_PREFIXES: [&str; 1] = ["base_model.model."];
+const PART_PREFIXES: [&str; 5] = ["unet.", "text_encoder.", "model.diffusion_model.", "diffusion_model.", "cond_stage_model.transformer."];
+/// Prefixes in names where underscores stand for dots.
+const UNET_PREFIX: &str = "lora_unet_";
+const TEXT_PREFIX: &str = "lora_te_";
+const EITHER_PREFIX: &str = "lycoris_";
+
+/// The layers of one model that adapters can act on: linear layers and convolutions of text encoder and denoiser, with their weights.
+#[derive(Clone, Debug, Default)]
+pub struct LayerTable {
+    weights: BTreeMap<Arc<str>, Tensor>,
+    aliases: HashMap<String, Arc<str>>,
+}
+
+impl LayerTable {
+    /// Of layers by diffusers' path within their part. The weights may be of any dtype; where only shapes are known, tensors without size do.
+    pub fn new(layers: impl IntoIterator<Item = (String, Tensor)>) -> Self {
+        let weights: BTreeMap<Arc<str>, Tensor> = layers.into_iter().map(|(path, weight)| (Arc::from(path), weight)).collect();
+        let levels = Levels::of(weights.keys().map(AsRef::as_ref));
+        let mut aliases = HashMap::new();
+        for path in weights.keys() {
+            let mut add = |name: String| drop(aliases.insert(name, Arc::clone(path)));
+            let prefix = if path.starts_with(TEXT) { TEXT_PREFIX } else { UNET_PREFIX };
+            for name in levels.name(path).into_iter().chain([path.to_string()]) {
+                add(format!("{prefix}{}", name.replace('.', "_")));
+                add(name);
+            }
+        }
+        Self { weights, aliases }
+    }
+
+    /// The layer's path for a module's name in any spelling.
+    pub(super) fn find(&self, module: &str) -> Option<&Arc<str>> {
+        if let Some(rest) = module.strip_prefix(EITHER_PREFIX) {
+            let under = |prefix: &str| self.aliases.get(&format!("{prefix}{rest}"));
+            return under(UNET_PREFIX).or_else(|| under(TEXT_PREFIX));
+        }
+        let module = without_first(module, &WHOLE_PREFIXES);
+        let module = without_first(module, &PART_PREFIXES);
+        // diffusers once kept attention's adapters in the attention's processor, under names of its own.
+        let mut path = module.replace(".processor.", ".");
+        if path.ends_with(".to_out") {
+            path.push_str(".0");
+        }
+        if path.starts_with(TEXT) {
+            for (old, new) in [("to_q", "q_proj"), ("to_k", "k_proj"), ("to_v", "v_proj"), ("to_out.0", "out_proj")] {
+                if let Some(attention) = path.strip_suffix(old) {
+                    path = format!("{attention}{new}");
+                }
+            }
+        }
+        self.aliases.get(&path)
+    }
+
+    /// The weight of a layer: [outputs, features] or [outputs, channels, height, width].
+    pub(super) fn weight(&self, path: &str) -> Option<&Tensor> {
+        self.weights.get(path)
+    }
+}
+
+fn without_first<'a>(name: &'a str, prefixes: &[&str]) -> &'a str {
+    prefixes.iter().find_map(|prefix| name.strip_prefix(prefix)).unwrap_or(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use candle_core::{DType, Device};
+
+    #[test]
+    fn layer_is_found_under_every_name() {
+        let attention = "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_out.0";
+        let paths = [attention, "down_blocks.0.resnets.0.conv1", "text_model.encoder.layers.0.self_attn.out_proj"];
+        let layer = |path: &&str| ((*path).to_owned(), Tensor::zeros((2, 2), DType::F32, &Device::Cpu).unwrap());
+        let table = LayerTable::new(paths.iter().map(layer));
+        for (module, path) in [
+            ("lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_out_0", attention),
+            ("lora_unet_input_blocks_1_1_transformer_blocks_0_attn1_to_out_0", attention),
+            ("lycoris_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_out_0", attention),
+            ("unet.down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_out.0", attention),
+            ("unet.down_blocks.0.attentions.0.transformer_blocks.0.attn1.processor.to_out", attention),
+            ("down_blocks.0.attentions.0.transformer_blocks.0.attn1.processor.to_out", attention),
+            ("base_model.model.down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_out.0", attention),
+            ("diffusion_model.input_blocks.1.1.transformer_blocks.0.attn1.to_out.0", attention),
+            ("lora_unet_input_blocks_1_0_in_layers_2", paths[1]),
+            ("lora_te_text_model_encoder_layers_0_self_attn_out_proj", paths[2]),
+            ("text_encoder.text_model.encoder.layers.0.self_attn.out_proj", paths[2]),
+            ("text_encoder.text_model.encoder.layers.0.self_attn.to_out", paths[2]),
+            ("lycoris_text_model_encoder_layers_0_self_attn_out_proj", paths[2]),
+        ] {
+            assert_eq!(table.find(module).map(AsRef::as_ref), Some(path), "{module}");
+        }
+        for module in ["lora_te1_text_model_encoder_layers_0_self_attn_out_proj", "lora_unet_double_blocks_0_img_attn_qkv", ""] {
+            assert_eq!(table.find(module), None, "{module}");
+        }
+    }
+}
