@@ -1,5 +1,6 @@
 //! The command line. Each subcommand is a struct of what it takes and a `run`.
 
+mod adapter;
 mod generate;
 mod inspect;
 mod logging;

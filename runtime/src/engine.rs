@@ -5,9 +5,9 @@ mod device;
 mod pipeline;
 
 use std::fmt::Write;
-use std::path::Path;
 use std::sync::Arc;
 
+pub use diffusion::adapter::{Adapter, AdapterFile, AdapterUse};
 pub use diffusion::family::Defaults;
 pub use diffusion::pipeline::Request;
 pub use diffusion::text::{Embedding, NamedEmbedding, PromptSyntax};
@@ -16,6 +16,7 @@ pub use device::{DeviceError, DeviceName, Precision};
 pub use pipeline::Diffusion;
 
 use crate::picture::Pixels;
+use crate::residency::ModelKey;
 
 /// A way of making images in steps. [`Engine::open`] and [`Engine::load`] are called by the thread that reads weights, all else by the one
 /// that owns the device.
@@ -27,11 +28,12 @@ pub trait Engine: Send + Sync + 'static {
     /// One unfinished image: everything that changes from step to step.
     type Image: Send + 'static;
 
-    /// Reads what is needed to know that `folder` holds a model; allocates no tensor.
+    /// Reads what is needed to know that the folder of `key` holds a model; allocates no tensor of it. Reads the adapters that are to be
+    /// merged into it.
     ///
     /// # Errors
-    /// [`EngineError::InvalidModel`] if it holds none that can be served.
-    fn open(&self, folder: &Path) -> Result<Self::Folder, EngineError>;
+    /// [`EngineError::InvalidModel`] if it holds none that can be served, or an adapter does not fit it.
+    fn open(&self, key: &ModelKey) -> Result<Self::Folder, EngineError>;
 
     /// Bytes of memory that the model will take.
     fn footprint(&self, folder: &Self::Folder) -> u64;
@@ -41,6 +43,15 @@ pub trait Engine: Send + Sync + 'static {
     /// # Errors
     /// [`EngineError::InvalidModel`] if the weights cannot be read or are others.
     fn load(&self, folder: &Self::Folder, sha256: Option<&str>, progress: &mut dyn FnMut(u64, u64)) -> Result<Self::Model, EngineError>;
+
+    /// Bytes of memory that the adapter will take.
+    fn adapter_footprint(&self, file: &AdapterFile) -> u64;
+
+    /// Reads an adapter for all models of this engine; by any thread. `sha256` is the digest it must have, in lowercase hex.
+    ///
+    /// # Errors
+    /// [`EngineError::InvalidRequest`] if it cannot be read or is another.
+    fn load_adapter(&self, file: &AdapterFile, sha256: Option<&str>) -> Result<Adapter, EngineError>;
 
     /// What there is to know of a loaded model.
     fn facts(&self, model: &Self::Model) -> ModelFacts;

@@ -9,6 +9,7 @@
 //! What an image is made of is known by the crate `diffusion` alone, reached through [`engine`]. This crate knows no Kubernetes and no
 //! tenant; a router tells it everything it needs for one generation in one [`runtime_api::Dispatch`].
 
+pub mod adapters;
 pub mod atomic_file;
 pub mod command;
 pub mod embeddings;

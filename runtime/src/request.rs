@@ -1,5 +1,6 @@
 //! From what was asked to what will be made: bounds are checked and missing values come from the model. Pure: no clock, no randomness.
 
+use diffusion::adapter::{MAX_ADAPTER_SCALE, MAX_ADAPTERS};
 use diffusion::text::MAX_EMBEDDINGS;
 use runtime_api::{ImageRequest, Task};
 
@@ -48,18 +49,21 @@ pub enum InvalidRequest {
     SamplerOptions,
     #[error("embeddings names {count}: at most {MAX_EMBEDDINGS} are taken")]
     Embeddings { count: usize },
+    #[error("{count} adapters are too many: at most {MAX_ADAPTERS} act on one image")]
+    Adapters { count: usize },
     #[error("this replica does not serve {what} yet")]
     Unserved { what: String },
 }
 
 /// `request` with every value decided: its own, else the model's; checked against `limits`. `seed` is used where it names none. Its
-/// embeddings are files, which whoever calls opens.
+/// embeddings and adapters are files, which whoever calls opens.
 ///
 /// # Errors
 /// [`InvalidRequest`] names the field and what it may be.
 pub fn complete(request: &ImageRequest, defaults: &Defaults, limits: &Limits, seed: u64) -> Result<Request, InvalidRequest> {
     check_kind(request)?;
     check_texts(request)?;
+    check_adapters(request)?;
     let width = request.width.unwrap_or(small(defaults.width));
     let height = request.height.unwrap_or(small(defaults.height));
     check_size(width, height, limits)?;
@@ -115,7 +119,7 @@ fn check_kind(request: &ImageRequest) -> Result<(), InvalidRequest> {
     if request.embeddings.len() > MAX_EMBEDDINGS {
         return Err(InvalidRequest::Embeddings { count: request.embeddings.len() });
     }
-    if let Some(field) = request.extensions().find(|field| *field != "embeddings") {
+    if let Some(field) = request.extensions().find(|field| !["embeddings", "adapters"].contains(field)) {
         return Err(InvalidRequest::Unserved { what: format!("the field {field}") });
     }
     Ok(())
@@ -128,6 +132,14 @@ fn syntax(asked: runtime_api::PromptSyntax) -> Result<PromptSyntax, InvalidReque
         // A newer router may know more than this replica.
         newer => Err(InvalidRequest::Unserved { what: format!("the prompt syntax {newer:?}") }),
     }
+}
+
+fn check_adapters(request: &ImageRequest) -> Result<(), InvalidRequest> {
+    if request.adapters.len() > MAX_ADAPTERS {
+        return Err(InvalidRequest::Adapters { count: request.adapters.len() });
+    }
+    let scales = request.adapters.iter().map(|asked| Some(asked.scale));
+    scales.map(|scale| within("adapters.scale", scale, 1.0, -MAX_ADAPTER_SCALE, MAX_ADAPTER_SCALE)).try_for_each(|scale| scale.map(drop))
 }
 
 fn check_texts(request: &ImageRequest) -> Result<(), InvalidRequest> {
@@ -247,6 +259,19 @@ mod tests {
         assert!(asked(|request| request.embeddings = vec!["x".to_owned(); MAX_EMBEDDINGS]).is_ok());
         let refused = asked(|request| request.embeddings = vec!["x".to_owned(); MAX_EMBEDDINGS + 1]);
         assert_eq!(refused, Err(InvalidRequest::Embeddings { count: MAX_EMBEDDINGS + 1 }));
+    }
+
+    #[test]
+    fn number_and_strength_of_adapters_are_bounded() {
+        let with = |count: usize, scale: f64| {
+            let adapter = runtime_api::AdapterUse { model: "x".to_owned(), scale };
+            asked(|request| request.adapters = vec![adapter; count])
+        };
+        assert!(with(MAX_ADAPTERS, -1.0).is_ok());
+        assert_eq!(with(MAX_ADAPTERS + 1, 1.0), Err(InvalidRequest::Adapters { count: MAX_ADAPTERS + 1 }));
+        for scale in [10.1, -10.1, f64::NAN] {
+            assert!(matches!(with(1, scale), Err(InvalidRequest::Range { .. })), "{scale}");
+        }
     }
 
     #[test]

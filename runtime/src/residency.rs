@@ -10,6 +10,37 @@ pub struct ModelKey {
     pub folder: PathBuf,
     /// The digest it must have, where one was declared.
     pub sha256: Option<String>,
+    /// What is merged into the weights, in this order.
+    pub merges: Vec<Merge>,
+}
+
+impl ModelKey {
+    /// A folder, or an adapter's file, with nothing merged into it and no digest declared.
+    pub fn of(folder: impl Into<PathBuf>) -> Self {
+        Self { folder: folder.into(), sha256: None, merges: Vec::new() }
+    }
+}
+
+/// An adapter that becomes part of a model's weights.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Merge {
+    /// Resolved: no links in it.
+    pub file: PathBuf,
+    /// The digest it must have, where one was declared.
+    pub sha256: Option<String>,
+    /// Of the strength, so that keys can be compared.
+    scale_bits: u64,
+}
+
+impl Merge {
+    pub fn new(file: PathBuf, sha256: Option<String>, scale: f64) -> Self {
+        Self { file, sha256, scale_bits: scale.to_bits() }
+    }
+
+    /// How strongly it acts.
+    pub fn scale(&self) -> f64 {
+        f64::from_bits(self.scale_bits)
+    }
 }
 
 /// A model in memory, as the choice of what goes sees it.
@@ -120,7 +151,7 @@ impl<M> Residency<M> {
                 let goes = gone.contains(&position);
                 position += 1;
                 if goes {
-                    tracing::info!(model = resident.id, bytes = resident.bytes, "model leaves memory");
+                    tracing::info!(model = resident.id, bytes = resident.bytes, "weights leave memory");
                 }
                 !goes
             });
@@ -143,7 +174,7 @@ mod tests {
     }
 
     fn key(name: &str) -> ModelKey {
-        ModelKey { folder: PathBuf::from(name), sha256: None }
+        ModelKey::of(name)
     }
 
     #[test]

@@ -3,9 +3,10 @@
 
 use std::path::{Path, PathBuf};
 
-use runtime_api::ModelSource;
+use diffusion::adapter::{MAX_ADAPTER_SCALE, MAX_ADAPTERS};
+use runtime_api::{AdapterSource, ModelSource};
 
-use crate::residency::ModelKey;
+use crate::residency::{Merge, ModelKey};
 
 /// The only scheme served.
 const SCHEME: &str = "file://";
@@ -29,6 +30,10 @@ pub enum SourceError {
     OpenFolder { source: std::io::Error },
     #[error("the model's sha256 is not {SHA256_DIGITS} hex digits")]
     Digest,
+    #[error("the model has more than {MAX_ADAPTERS} adapters")]
+    Adapters,
+    #[error("an adapter's scale is not a number from -{MAX_ADAPTER_SCALE} to {MAX_ADAPTER_SCALE}")]
+    Scale,
 }
 
 impl ModelRoots {
@@ -41,20 +46,36 @@ impl ModelRoots {
         Ok(Self(roots.iter().map(resolved).collect::<Result<_, _>>()?))
     }
 
-    /// The folder that `source` names, with every link resolved before it is compared with the roots. Reads the file system.
+    /// What `source` names, with every link resolved before it is compared with the roots. Reads the file system.
     ///
     /// # Errors
     /// [`SourceError`]; its text tells nothing of what lies outside the roots.
     pub fn locate(&self, source: &ModelSource) -> Result<ModelKey, SourceError> {
-        let path = file_path(&source.uri)?;
+        if source.adapters.len() > MAX_ADAPTERS {
+            return Err(SourceError::Adapters);
+        }
+        let merge = |adapter: &AdapterSource| {
+            // NaN is in no range.
+            if !(-MAX_ADAPTER_SCALE..=MAX_ADAPTER_SCALE).contains(&adapter.scale) {
+                return Err(SourceError::Scale);
+            }
+            let sha256 = adapter.sha256.as_deref().map(digest).transpose()?;
+            Ok(Merge::new(self.resolved(&adapter.uri)?, sha256, adapter.scale))
+        };
+        let merges = source.adapters.iter().map(merge).collect::<Result<_, _>>()?;
         let sha256 = source.sha256.as_deref().map(digest).transpose()?;
+        Ok(ModelKey { folder: self.resolved(&source.uri)?, sha256, merges })
+    }
+
+    fn resolved(&self, uri: &str) -> Result<PathBuf, SourceError> {
+        let path = file_path(uri)?;
         let folder = match Path::new(&path).canonicalize() {
             Ok(folder) => folder,
             // Whether a path outside the roots exists is nobody's business.
             Err(_) if !self.0.iter().any(|root| Path::new(&path).starts_with(root)) => return Err(SourceError::Outside),
             Err(error) => return Err(SourceError::OpenFolder { source: error }),
         };
-        if self.0.iter().any(|root| folder.starts_with(root)) { Ok(ModelKey { folder, sha256 }) } else { Err(SourceError::Outside) }
+        if self.0.iter().any(|root| folder.starts_with(root)) { Ok(folder) } else { Err(SourceError::Outside) }
     }
 }
 
@@ -92,7 +113,7 @@ mod tests {
     use super::*;
 
     fn source(uri: String) -> ModelSource {
-        ModelSource { id: "demo".to_owned(), uri, sha256: None }
+        ModelSource { id: "demo".to_owned(), uri, sha256: None, adapters: Vec::new() }
     }
 
     fn uri(path: &Path) -> String {

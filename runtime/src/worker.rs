@@ -32,6 +32,8 @@ pub struct Limits {
     pub queue_limit: u32,
     /// Bytes of weights.
     pub resident_bytes: u64,
+    /// Bytes of adapters that requests name, besides the weights of models.
+    pub adapter_bytes: u64,
     /// Images that are made or stored at the same time: bounds latents and pixels in memory.
     pub max_images: u32,
     /// Rows of one denoiser call.
@@ -41,7 +43,14 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { queue_limit: 64, resident_bytes: 16 << 30, max_images: 16, max_rows: 16, request: request::Limits::default() }
+        Self {
+            queue_limit: 64,
+            resident_bytes: 16 << 30,
+            adapter_bytes: 4 << 30,
+            max_images: 16,
+            max_rows: 16,
+            request: request::Limits::default(),
+        }
     }
 }
 

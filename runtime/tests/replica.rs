@@ -10,6 +10,8 @@ mod storage;
 #[path = "replica/tiny_model.rs"]
 mod tiny_model;
 
+#[path = "replica/adapters.rs"]
+mod adapters;
 #[path = "replica/batching.rs"]
 mod batching;
 #[path = "replica/door.rs"]

@@ -34,7 +34,7 @@ fn weights(model: &Model) -> Result<&Weights, String> {
 }
 
 fn source(model: &Model, weights: &Weights) -> ModelSource {
-    ModelSource { id: model.model_id.clone(), uri: weights.uri.clone(), sha256: weights.sha256.clone() }
+    ModelSource { id: model.model_id.clone(), uri: weights.uri.clone(), sha256: weights.sha256.clone(), adapters: Vec::new() }
 }
 
 #[cfg(test)]

@@ -30,15 +30,33 @@ pub struct Dispatch {
 }
 
 /// Where a model's weights are.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ModelSource {
     /// The API's name of the model, for messages and metrics.
     pub id: String,
-    /// `file://` URI of a folder in diffusers' layout, below one of the replica's `--model-root`s.
+    /// `file://` URI of a folder in diffusers' layout, or of one file for an adapter or an embedding, below one of the replica's
+    /// `--model-root`s.
     pub uri: String,
-    /// sha256 the model must have, in hex, where one was declared.
+    /// sha256 that it must have, in hex, where one was declared; of a model without what is merged into it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sha256: Option<String>,
+    /// What is merged into the weights, in this order: the same model with other adapters is another model.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub adapters: Vec<AdapterSource>,
+}
+
+/// An adapter that is part of a model.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AdapterSource {
+    /// The API's name of the adapter, for messages.
+    pub id: String,
+    /// `file://` URI of its file, below one of the replica's `--model-root`s.
+    pub uri: String,
+    /// sha256 that it must have, in hex, where one was declared.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<String>,
+    /// How strongly it acts; 1 is as it was trained.
+    pub scale: f64,
 }
 
 /// Where one input picture is. What it is was decided at the edge; the replica still trusts neither its bytes nor its size.

@@ -18,7 +18,7 @@ mod event;
 mod request;
 mod state;
 
-pub use dispatch::{Dispatch, InputSource, ModelSource, OutputTarget};
+pub use dispatch::{AdapterSource, Dispatch, InputSource, ModelSource, OutputTarget};
 pub use event::{Event, Failure, FailureReason, Timings, WeightsTier};
 pub use request::{AdapterUse, ImageRequest, Margins, PromptSyntax, Task};
 pub use state::{ReplicaState, ResidentModel};

@@ -12,11 +12,13 @@ use diffusion::model::Model;
 use indicatif::{ProgressBar, ProgressStyle};
 use runtime_api::ImageRequest;
 
+use super::adapter::{self, AdapterPath};
 use super::rounds::step_all;
 use crate::atomic_file;
-use crate::engine::{DeviceName, Diffusion, Embedding, Engine, ModelFacts, NamedEmbedding, Precision, PromptSyntax, Request};
+use crate::engine::{AdapterUse, DeviceName, Diffusion, Embedding, Engine, ModelFacts, NamedEmbedding, Precision, PromptSyntax, Request};
 use crate::picture::{bounded_text, encode_png};
 use crate::request::{Limits, complete};
+use crate::residency::ModelKey;
 use order::Order;
 
 /// Images on the way at once: enough to share calls, few enough for a laptop's memory.
@@ -64,6 +66,9 @@ pub(super) struct Generate {
     /// The same seed makes the same image; drawn and printed if not given. With several prompts, each has the one after the last.
     #[arg(long)]
     seed: Option<u64>,
+    /// An adapter's file, as FILE or FILE:STRENGTH; may be given more than once, and all act together.
+    #[arg(long, value_name = "FILE[:STRENGTH]")]
+    adapter: Vec<AdapterPath>,
     /// Device to run on: cpu, cuda or cuda:N.
     #[arg(long, env = "EMULSION_DEVICE", default_value = "cpu")]
     device: DeviceName,
@@ -89,6 +94,13 @@ fn named_file(text: &str) -> Result<(String, PathBuf), String> {
     Ok((name.to_owned(), PathBuf::from(file)))
 }
 
+/// What every image has besides prompts and numbers.
+#[derive(Clone)]
+struct Extras {
+    embeddings: Vec<NamedEmbedding>,
+    adapters: Vec<AdapterUse>,
+}
+
 /// An image on its way, and what it will be.
 struct Picture {
     order: Order,
@@ -104,14 +116,16 @@ impl Generate {
         };
         let embeddings = self.embeddings.iter().map(open).collect::<anyhow::Result<Vec<_>>>()?;
         let engine = Diffusion::new(self.device.open()?, self.dtype.dtype());
-        let folder = engine.open(&self.model)?;
+        let folder = engine.open(&ModelKey::of(&self.model))?;
         let bar = bar("{msg} {bar:40} {bytes}/{total_bytes}").with_message("loading");
         let model = engine.load(&folder, None, &mut |done, total| {
             bar.set_length(total);
             bar.set_position(done);
         })?;
         bar.finish_and_clear();
-        self.make(&engine, &Arc::new(model), orders, &embeddings)?;
+        let open = |asked: &AdapterPath| adapter::open(&engine, &asked.path, asked.scale);
+        let adapters = self.adapter.iter().map(open).collect::<anyhow::Result<Vec<_>>>()?;
+        self.make(&engine, &Arc::new(model), orders, &Extras { embeddings, adapters })?;
         Ok(ExitCode::SUCCESS)
     }
 
@@ -124,7 +138,7 @@ impl Generate {
     }
 
     /// Images join as others finish, so that calls stay full.
-    fn make(&self, engine: &Diffusion, model: &Arc<Model>, orders: Vec<Order>, embeddings: &[NamedEmbedding]) -> anyhow::Result<()> {
+    fn make(&self, engine: &Diffusion, model: &Arc<Model>, orders: Vec<Order>, extras: &Extras) -> anyhow::Result<()> {
         let facts = engine.facts(model);
         let count = orders.len() as u64;
         let mut orders = orders.into_iter();
@@ -133,7 +147,8 @@ impl Generate {
         let bar = bar("{msg} {bar:40} {pos}/{len} steps, {eta} left").with_message("drawing");
         loop {
             for order in orders.by_ref().take(IMAGES_AT_ONCE - images.len()) {
-                let request = Request { embeddings: embeddings.to_vec(), ..self.request(&order, &facts)? };
+                let Extras { embeddings, adapters } = extras.clone();
+                let request = Request { embeddings, adapters, ..self.request(&order, &facts)? };
                 for image in engine.prepare(model, &request)? {
                     bar.set_length(engine.progress(&image).total as u64 * count);
                     images.push(image);
@@ -200,6 +215,8 @@ fn parameters(request: &Request, facts: &ModelFacts) -> Vec<(String, String)> {
         ("seed", request.seed.to_string()),
         ("model_sha256", facts.digest.clone()),
     ]);
+    let adapters = request.adapters.iter();
+    entries.extend(adapters.map(|asked| ("adapter_sha256", format!("{}:{}", asked.adapter.digest(), asked.scale))));
     entries.into_iter().map(|(key, value)| (key.to_owned(), bounded_text(&value).into_owned())).collect()
 }
 

@@ -53,6 +53,9 @@ pub struct Serve {
     /// Bytes of weights that may be in memory; the least recently used models go first.
     #[arg(long, env = "EMULSION_RESIDENT_BYTES_LIMIT", default_value_t = Limits::default().resident_bytes)]
     resident_bytes_limit: u64,
+    /// Bytes of adapters that may be in memory besides the weights; the least recently used go first.
+    #[arg(long, env = "EMULSION_ADAPTER_BYTES_LIMIT", default_value_t = Limits::default().adapter_bytes)]
+    adapter_bytes_limit: u64,
     /// Images that are made at the same time.
     #[arg(long, env = "EMULSION_MAX_IMAGES", default_value_t = Limits::default().max_images)]
     max_images: u32,
@@ -142,6 +145,7 @@ impl Serve {
         Ok(Limits {
             queue_limit: self.queue_limit,
             resident_bytes: self.resident_bytes_limit,
+            adapter_bytes: self.adapter_bytes_limit,
             max_images: self.max_images,
             max_rows: self.max_rows,
             request: request::Limits { max_pixels: self.max_pixels, max_samples: self.max_samples, max_steps: self.max_steps },

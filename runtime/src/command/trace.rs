@@ -11,11 +11,13 @@ use diffusion::{DType, Device, Tensor};
 use runtime_api::ImageRequest;
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 
+use super::adapter;
 use super::rounds::step_all;
 use crate::atomic_file;
 use crate::embeddings::word;
 use crate::engine::{Diffusion, Embedding, Engine, NamedEmbedding, Request};
 use crate::request::{Limits, complete};
+use crate::residency::ModelKey;
 
 /// A request is prompts and numbers.
 const MAX_REQUEST_BYTES: u64 = 1 << 20;
@@ -32,7 +34,7 @@ const UNSERVED_INPUTS: [&str; 4] = ["image", "control_image", "mask_image", "ima
 ///
 /// The request is the canonical image request as JSON; its `embeddings` are paths. The tensors may hold `latents_init` [n,c,h,w] (unit variance, before the sampler's
 /// first scale) and `noise.0`, `noise.1`, … (the random draws in order, [n,c,h,w] each; none means drawn from the seed). The output holds
-/// `step_latents` [calls,n,c,h,w] and `image` [n,h,w,3] in 0…1.
+/// `step_latents` [calls,n,c,h,w] and `image` [n,h,w,3] in 0…1. Where the request has adapters, `model` is the path of a file.
 #[derive(Debug, Args)]
 pub(super) struct Trace {
     /// Folder in diffusers' layout.
@@ -57,11 +59,12 @@ impl Trace {
             None => InjectedTensors::default(),
         };
         let engine = Diffusion::new(Device::Cpu, DType::F32);
-        let folder = engine.open(&self.model)?;
+        let folder = engine.open(&ModelKey::of(&self.model))?;
         let model = Arc::new(engine.load(&folder, None, &mut |_, _| ())?);
         let defaults = engine.facts(&model).defaults;
-        let embeddings = open_embeddings(&request)?;
-        let request = Request { embeddings, ..complete(&request, &defaults, &Limits::default(), rand::random())? };
+        let adapters = request.adapters.iter().map(|asked| adapter::open(&engine, Path::new(&asked.model), asked.scale));
+        let (embeddings, adapters) = (open_embeddings(&request)?, adapters.collect::<anyhow::Result<_>>()?);
+        let request = Request { embeddings, adapters, ..complete(&request, &defaults, &Limits::default(), rand::random())? };
         let mut images = engine
             .prepare_injected(&model, &request, &injected)
             .context("make images from the request with latents_init and noise.N as given")?;

@@ -1,15 +1,16 @@
 //! The real engine: a thin layer over the crate `diffusion`.
 
-use std::path::Path;
 use std::sync::Arc;
 
+use diffusion::adapter::AdapterError;
 use diffusion::denoiser::BatchKey;
 use diffusion::model::{Model, ModelError, ModelFolder};
 use diffusion::pipeline::{self, ImageState, InjectedTensors, PipelineError, PlanLimits, Waiting};
 use diffusion::{DType, Device, Tensor};
 
-use super::{Candidate, Engine, EngineError, ModelFacts, Progress, Request, Stepped, chain};
+use super::{Adapter, AdapterFile, AdapterUse, Candidate, Engine, EngineError, ModelFacts, Progress, Request, Stepped, chain};
 use crate::picture::Pixels;
+use crate::residency::{Merge, ModelKey};
 
 /// Latent positions of one call, over all its rows: 64 rows of a 512×512 image. More would only make a step longer.
 const MAX_LATENT_PIXELS: usize = 64 * 64 * 64;
@@ -45,8 +46,27 @@ impl Engine for Diffusion {
     type Model = Model;
     type Image = ImageState;
 
-    fn open(&self, folder: &Path) -> Result<ModelFolder, EngineError> {
-        ModelFolder::open(folder).map_err(|error| model_error(&error))
+    fn open(&self, key: &ModelKey) -> Result<ModelFolder, EngineError> {
+        let folder = ModelFolder::open(&key.folder).map_err(|error| model_error(&error))?;
+        // In f32 on the CPU, whatever the model is computed in: merged weights are rounded once.
+        let read = |merge: &Merge| {
+            let load = |path| AdapterFile::open(path)?.load(&Device::Cpu, DType::F32, merge.sha256.as_deref());
+            let adapter = load(&merge.file).map_err(|error| merge_error(merge, &error))?;
+            Ok(AdapterUse { adapter: Arc::new(adapter), scale: merge.scale() })
+        };
+        let mut merges = key.merges.iter();
+        merges.try_fold(folder, |folder, merge| folder.merge(&[read(merge)?]).map_err(|error| merge_error(merge, &error)))
+    }
+
+    fn adapter_footprint(&self, file: &AdapterFile) -> u64 {
+        file.footprint(self.dtype)
+    }
+
+    fn load_adapter(&self, file: &AdapterFile, sha256: Option<&str>) -> Result<Adapter, EngineError> {
+        file.load(&self.device, self.dtype, sha256).map_err(|error| {
+            let text = chain(&error);
+            if error.is_engine_failure() { EngineError::Internal(text) } else { EngineError::InvalidRequest(text) }
+        })
     }
 
     fn footprint(&self, folder: &ModelFolder) -> u64 {
@@ -57,7 +77,7 @@ impl Engine for Diffusion {
 
     fn load(&self, folder: &ModelFolder, sha256: Option<&str>, progress: &mut dyn FnMut(u64, u64)) -> Result<Model, EngineError> {
         if let Some(declared) = sha256 {
-            let found = folder.digest().map_err(|error| model_error(&error))?;
+            let found = folder.files_digest().map_err(|error| model_error(&error))?;
             if found != declared {
                 let text = format!("the model's sha256 is {found}, not the declared {declared}; declare that one or mend the files");
                 return Err(EngineError::InvalidModel(text));
@@ -114,6 +134,10 @@ fn pixels(image: &Tensor) -> Result<Pixels, PipelineError> {
     let rgb = pipeline::to_rgb8(image)?;
     // Sides are bounded far below 32 bits by the engine's own limits.
     Ok(Pixels { width: rgb.width as u32, height: rgb.height as u32, rgb: rgb.data })
+}
+
+fn merge_error(merge: &Merge, error: &AdapterError) -> EngineError {
+    EngineError::InvalidModel(format!("adapter {}: {}", merge.file.display(), chain(error)))
 }
 
 fn model_error(error: &ModelError) -> EngineError {

@@ -202,7 +202,11 @@ impl<E: Engine> DeviceThread<E> {
         drop(generation.place.take());
         let defaults = self.engine.facts(&model).defaults;
         let request = match complete(&generation.dispatch.request, &defaults, &self.shared.limits.request, generation.seed) {
-            Ok(request) => Request { embeddings: std::mem::take(&mut generation.embeddings), ..request },
+            Ok(request) => Request {
+                embeddings: std::mem::take(&mut generation.embeddings),
+                adapters: std::mem::take(&mut generation.adapters),
+                ..request
+            },
             Err(error) => return generation.ending.failed(FailureReason::InvalidRequest, error.to_string()),
         };
         let engine = Arc::clone(&self.engine);

@@ -7,7 +7,7 @@ use runtime_api::{Dispatch, Event, Failure, FailureReason, Timings};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 
 use super::feed::Teller;
-use crate::engine::{EngineError, NamedEmbedding};
+use crate::engine::{AdapterUse, EngineError, NamedEmbedding};
 use crate::metrics::Metrics;
 use crate::residency::ModelKey;
 
@@ -18,6 +18,8 @@ pub(super) struct Generation {
     pub(super) key: ModelKey,
     /// What the request's prompts may name.
     pub(super) embeddings: Vec<NamedEmbedding>,
+    /// What acts besides the weights.
+    pub(super) adapters: Vec<AdapterUse>,
     /// Used where the request names none.
     pub(super) seed: u64,
     pub(super) accepted: Instant,

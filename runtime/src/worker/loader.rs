@@ -43,7 +43,7 @@ pub(super) fn run<E: Engine>(engine: &E, orders: &Receiver<Order<E::Folder>>, po
 }
 
 fn open<E: Engine>(engine: &E, key: &ModelKey) -> Result<(E::Folder, u64), EngineError> {
-    let folder = engine.open(&key.folder)?;
+    let folder = engine.open(key)?;
     let bytes = engine.footprint(&folder);
     Ok((folder, bytes))
 }

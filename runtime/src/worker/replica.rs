@@ -14,8 +14,9 @@ use super::feed::{Feed, feed};
 use super::finishing::Finisher;
 use super::generation::{Ending, Generation, Presence};
 use super::{Limits, MAX_DEADLINE, loader};
+use crate::adapters::{AdapterSourceError, Adapters};
 use crate::embeddings::{EmbeddingSourceError, Embeddings};
-use crate::engine::{Engine, NamedEmbedding};
+use crate::engine::{AdapterUse, Engine, NamedEmbedding};
 use crate::metrics::Metrics;
 use crate::picture::check_text;
 use crate::request;
@@ -96,11 +97,15 @@ pub enum Stopped {
     Broken,
 }
 
+/// Opens what a dispatch names.
+type OpenAdapters = dyn Fn(&Dispatch, &ModelRoots) -> Result<Vec<AdapterUse>, AdapterSourceError> + Send + Sync;
+
 /// A running replica. Stops its threads when dropped.
 pub struct Replica {
     shared: Arc<Shared>,
     roots: ModelRoots,
     embeddings: Embeddings,
+    adapters: Arc<OpenAdapters>,
     submit: Box<dyn Fn(Box<Generation>) -> bool + Send + Sync>,
     stop: Box<dyn Fn() + Send + Sync>,
     threads: Mutex<Vec<JoinHandle<()>>>,
@@ -142,6 +147,7 @@ impl Replica {
         // A device thread that is gone needs no waking.
         let wake = Arc::new(move || drop(wake.send(Message::Wake)));
         let finisher = Finisher { uploader: Uploader::new()?, wake };
+        let adapters = Adapters::new(Arc::clone(&engine), limits.adapter_bytes);
         let device = DeviceThread::new(Arc::clone(&engine), Arc::clone(&shared), mail, orders, finisher, runtime.clone());
         let device = spawn("device", move || {
             let exit = device.run();
@@ -157,6 +163,7 @@ impl Replica {
             shared,
             roots,
             embeddings: Embeddings::default(),
+            adapters: Arc::new(move |dispatch, roots| adapters.open(dispatch, roots)),
             submit: Box::new(move |generation| post.send(Message::Submitted(generation)).is_ok()),
             stop: Box::new(move || drop(stop.send(Message::Stop))),
             threads: Mutex::new(vec![device, loader]),
@@ -188,6 +195,7 @@ impl Replica {
             Err(_) => return Err(failure(FailureReason::Internal, "looking for the model panicked".to_owned())),
         };
         let (dispatch, embeddings) = self.open_embeddings(dispatch).await?;
+        let (dispatch, adapters) = self.open_adapters(dispatch).await?;
         let (teller, feed) = feed();
         // Told here, as the device thread may be within a long evaluation. Its own place is not ahead of it.
         teller.tell(Event::Queued { ahead: self.shared.queued().saturating_sub(1) });
@@ -195,6 +203,7 @@ impl Replica {
             dispatch,
             key,
             embeddings,
+            adapters,
             seed: rand::random(),
             accepted,
             deadline,
@@ -226,6 +235,31 @@ impl Replica {
                 Err(failure(FailureReason::InvalidModel, "reading the embeddings panicked; their files are not what they claim".to_owned()))
             }
         }
+    }
+
+    /// Hands `dispatch` back with the adapters that it names.
+    async fn open_adapters(&self, dispatch: Dispatch) -> Result<(Dispatch, Vec<AdapterUse>), Failure> {
+        if dispatch.request.adapters.is_empty() {
+            return Ok((dispatch, Vec::new()));
+        }
+        let (open, roots) = (Arc::clone(&self.adapters), self.roots.clone());
+        let opened = tokio::task::spawn_blocking(move || {
+            let opened = open(&dispatch, &roots);
+            (dispatch, opened)
+        });
+        let Ok((dispatch, opened)) = opened.await else {
+            let message = "reading the adapters panicked; their files are not what they claim";
+            return Err(failure(FailureReason::InvalidRequest, message.to_owned()));
+        };
+        let adapters = opened.map_err(|error| {
+            let reason = match error {
+                AdapterSourceError::Missing { .. } | AdapterSourceError::Refused { .. } => FailureReason::InvalidRequest,
+                AdapterSourceError::Busy { .. } => FailureReason::Busy,
+                AdapterSourceError::Engine { .. } => FailureReason::Internal,
+            };
+            failure(reason, error.to_string())
+        })?;
+        Ok((dispatch, adapters))
     }
 
     fn enter(&self) -> Result<OwnedSemaphorePermit, Failure> {

@@ -66,7 +66,7 @@ impl House {
 
     pub(crate) fn source(&self, name: &str) -> ModelSource {
         let folder = Path::new(self.models.path()).join(name);
-        ModelSource { id: name.to_owned(), uri: format!("file://{}", folder.display()), sha256: None }
+        ModelSource { id: name.to_owned(), uri: format!("file://{}", folder.display()), sha256: None, adapters: Vec::new() }
     }
 
     /// One image of `demo`, stored as `name`.

@@ -1,11 +1,11 @@
 //! Pictures of the real engine, made over HTTP.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use diffusion::{DType, Device};
-use runtime::engine::{Candidate, Diffusion, Engine, EngineError, ModelFacts, Progress, Request, Stepped};
+use runtime::engine::{Adapter, AdapterFile, Candidate, Diffusion, Engine, EngineError, ModelFacts, Progress, Request, Stepped};
 use runtime::picture::Pixels;
+use runtime::residency::ModelKey;
 use runtime::worker::Limits;
 use runtime_api::{Dispatch, FailureReason, PromptSyntax};
 use safetensors::{Dtype, tensor::TensorView};
@@ -25,8 +25,16 @@ impl Engine for Gated {
     type Model = <Diffusion as Engine>::Model;
     type Image = <Diffusion as Engine>::Image;
 
-    fn open(&self, folder: &Path) -> Result<Self::Folder, EngineError> {
-        self.engine.open(folder)
+    fn open(&self, key: &ModelKey) -> Result<Self::Folder, EngineError> {
+        self.engine.open(key)
+    }
+
+    fn adapter_footprint(&self, file: &AdapterFile) -> u64 {
+        self.engine.adapter_footprint(file)
+    }
+
+    fn load_adapter(&self, file: &AdapterFile, sha256: Option<&str>) -> Result<Adapter, EngineError> {
+        self.engine.load_adapter(file, sha256)
     }
 
     fn footprint(&self, folder: &Self::Folder) -> u64 {

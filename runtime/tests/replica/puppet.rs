@@ -1,11 +1,12 @@
 //! An engine without tensors: an image is a number that each evaluation stirs, so its pixels tell whether anything else was stirred in.
 //! A gate decides how many evaluations may happen, so that tests never wait for time.
 
-use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex};
 
-use runtime::engine::{Candidate, Defaults, Engine, EngineError, ModelFacts, Progress, Request, Stepped};
+use diffusion::{DType, Device};
+use runtime::engine::{Adapter, AdapterFile, Candidate, Defaults, Engine, EngineError, ModelFacts, Progress, Request, Stepped};
 use runtime::picture::Pixels;
+use runtime::residency::ModelKey;
 
 /// A prompt with this word makes its evaluations panic.
 pub(crate) const PANIC: &str = "panic";
@@ -86,7 +87,8 @@ impl Engine for Puppet {
     type Model = Model;
     type Image = Image;
 
-    fn open(&self, folder: &Path) -> Result<Model, EngineError> {
+    fn open(&self, key: &ModelKey) -> Result<Model, EngineError> {
+        let folder = &key.folder;
         let weights = std::fs::read_to_string(folder.join("weights")).map_err(|error| EngineError::InvalidModel(error.to_string()))?;
         assert!(!weights.starts_with(PANIC), "these weights make the reader panic");
         if !weights.starts_with(GOOD) {
@@ -97,6 +99,14 @@ impl Engine for Puppet {
 
     fn footprint(&self, folder: &Model) -> u64 {
         folder.bytes
+    }
+
+    fn adapter_footprint(&self, file: &AdapterFile) -> u64 {
+        file.footprint(DType::F32)
+    }
+
+    fn load_adapter(&self, file: &AdapterFile, sha256: Option<&str>) -> Result<Adapter, EngineError> {
+        file.load(&Device::Cpu, DType::F32, sha256).map_err(|error| EngineError::InvalidRequest(error.to_string()))
     }
 
     fn load(&self, folder: &Model, sha256: Option<&str>, progress: &mut dyn FnMut(u64, u64)) -> Result<Model, EngineError> {
