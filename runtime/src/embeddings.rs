@@ -172,12 +172,13 @@ mod tests {
                 id: (*id).to_owned(),
                 uri: format!("file://{}", self.path(file).display()),
                 sha256: sha256.map(str::to_owned),
+                adapters: Vec::new(),
             };
             let mut request = ImageRequest::text_to_image("demo", "");
             request.embeddings = ids.iter().map(|id| (*id).to_owned()).collect();
             let dispatch = Dispatch {
                 id: uuid::Uuid::nil(),
-                model: ModelSource { id: String::new(), uri: String::new(), sha256: None },
+                model: ModelSource { id: String::new(), uri: String::new(), sha256: None, adapters: Vec::new() },
                 request,
                 inputs: Vec::new(),
                 adapters: sources.iter().map(source).collect(),

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use runtime_api::{ImageRequest, ModelSource};
+use runtime_api::{AdapterSource, ImageRequest, ModelSource};
 
 use crate::catalog::{Model, Snapshot, Weights};
 
@@ -20,6 +20,12 @@ pub(super) struct Sources {
 pub(super) fn resolve(catalog: &Snapshot, model: &Model, request: &ImageRequest) -> Result<Sources, String> {
     let weights = weights(model)?;
     let mut sources = Sources { model: source(model, weights), adapters: Vec::new(), paths: vec![weights.path.clone()] };
+    for (adapter, scale) in catalog.declared_adapters(model)? {
+        let weights = self::weights(adapter)?;
+        let (id, uri, sha256) = (adapter.model_id.clone(), weights.uri.clone(), weights.sha256.clone());
+        sources.model.adapters.push(AdapterSource { id, uri, sha256, scale });
+        sources.paths.push(weights.path.clone());
+    }
     for name in request.adapters.iter().map(|adapter| &adapter.model).chain(&request.embeddings) {
         let adapter = catalog.models.get(name).ok_or_else(|| format!("the model {name} is no longer declared"))?;
         let weights = self::weights(adapter)?;
@@ -39,6 +45,7 @@ fn source(model: &Model, weights: &Weights) -> ModelSource {
 
 #[cfg(test)]
 mod tests {
+    use crds::model_deployment::Adapter;
     use runtime_api::AdapterUse;
 
     use super::*;
@@ -57,7 +64,23 @@ mod tests {
         let uris: Vec<&str> = sources.adapters.iter().map(|adapter| adapter.uri.as_str()).collect();
         assert_eq!(uris, ["file:///adapters/ink.safetensors", "file:///adapters/word.safetensors"]);
         assert_eq!((sources.model.uri.as_str(), sources.paths.len()), ("file:///models/demo", 3));
+        assert!(sources.model.adapters.is_empty());
         assert_eq!(resolve(&request("oil", "word")).unwrap_err(), "the model oil is no longer declared");
         assert_eq!(resolve(&request("ink", "lost")).unwrap_err(), "the model lost cannot be served: gone");
+    }
+
+    #[test]
+    fn what_a_model_declares_is_part_of_it() {
+        let declaring = |name: &str| Model { adapters: vec![Adapter { model: name.to_owned(), scale: 0.5 }], ..model("demo") };
+        let plain = ImageRequest::text_to_image("demo", "a red circle");
+        let resolve = |name: &str| {
+            let catalog = snapshot([declaring(name), lora("ink"), Model { weights: Err("gone".to_owned()), ..lora("lost") }]);
+            resolve(&catalog, &catalog.models["demo"], &plain)
+        };
+        let sources = resolve("ink").unwrap();
+        let uri = "file:///adapters/ink.safetensors".to_owned();
+        assert_eq!(sources.model.adapters, [AdapterSource { id: "ink".to_owned(), uri, sha256: None, scale: 0.5 }]);
+        assert_eq!((sources.adapters.len(), sources.paths.len()), (0, 2));
+        assert_eq!(resolve("lost").unwrap_err(), "the model lost cannot be served: gone");
     }
 }

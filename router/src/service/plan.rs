@@ -41,8 +41,8 @@ pub(super) fn callable_model<'a>(
     model.weights.as_ref().map_err(|_| not_ready("its weights are not there; the administrator's log says why".to_owned()))?;
     catalog.replica_set(model, plan.pool.as_deref()).map_err(not_ready)?;
     let declared = catalog.declared_adapters(model).map_err(not_ready)?;
-    if !declared.is_empty() {
-        return Err(not_ready("it declares adapters to be merged into it, which is not served yet".to_owned()));
+    if let Some((adapter, _)) = declared.into_iter().find(|(adapter, _)| adapter.weights.is_err()) {
+        return Err(not_ready(format!("the weights of its adapter {} are not there; the administrator's log says why", adapter.model_id)));
     }
     Ok(model)
 }
@@ -176,13 +176,14 @@ mod tests {
 
     #[test]
     fn what_makes_no_images_by_itself_is_no_model_to_call() {
-        let declaring =
-            Model { adapters: vec![crds::model_deployment::Adapter { model: "ink".to_owned(), scale: 1.0 }], ..model("merged") };
-        let catalog = snapshot([model("demo"), lora("ink"), declaring]);
+        let adapters = vec![crds::model_deployment::Adapter { model: "lost".to_owned(), scale: 1.0 }];
+        let lost = Model { weights: Err("no /secret/lost".to_owned()), ..lora("lost") };
+        let catalog = snapshot([model("demo"), lora("ink"), lost, Model { adapters, ..model("merged") }]);
         let call = |id: &str| callable_model(&catalog, &caller("acme"), &plan(&serde_json::json!(null)), id).unwrap_err().to_string();
         assert_eq!(call("ink"), "ink is a LoRA, not a checkpoint");
         assert_eq!(call("demoo"), "Model not found: demoo (did you mean demo?)");
-        assert!(call("merged").contains("declares adapters"));
+        let merged = call("merged");
+        assert!(merged.contains("its adapter lost") && !merged.contains("/secret"), "{merged}");
     }
 
     #[test]

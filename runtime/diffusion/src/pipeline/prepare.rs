@@ -76,13 +76,7 @@ fn bind(model: &Model, request: &Request) -> Result<AdapterSet, PipelineError> {
 }
 
 /// As diffusers: `clip_skip` applies to the prompt alone.
-fn condition(
-    model: &Model,
-    request: &Request,
-    words: &RequestWords,
-    branch: Branch,
-    exec: &Exec,
-) -> Result<Conditioning, PipelineError> {
+fn condition(model: &Model, request: &Request, words: &RequestWords, branch: Branch, exec: &Exec) -> Result<Conditioning, PipelineError> {
     let (field, text, skip) = match branch {
         Branch::Positive => ("prompt", request.prompt.as_str(), request.clip_skip.unwrap_or(0)),
         Branch::Negative => ("negative_prompt", request.negative_prompt.as_deref().unwrap_or(""), 0),
