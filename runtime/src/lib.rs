@@ -1,7 +1,8 @@
 //! The replica: a process that holds models in memory and makes images with them, for a router over HTTP or for a person on the command line.
 //!
 //! ```text
-//! http ──► door (token, bounds, queue permit) ──► worker: one thread owns the device ──► upload (PUT to a signed URL)
+//! http ──► door (token, bounds, queue permit) ──► input (GET of signed URLs, decode) ─┐
+//!   ▲                                              worker: one thread owns the device ◄┘──► upload (PUT to a signed URL)
 //!   ▲                                              │ ▲                                      │
 //!   └───────── events, per step ───────────────────┘ └── loader: one thread reads weights   │
 //!   └───────── done or failed ◄────────────────────────────────────────────────────────────┘
@@ -11,14 +12,17 @@
 
 pub mod adapters;
 pub mod atomic_file;
+pub mod canvas;
 pub mod command;
 pub mod embeddings;
 pub mod engine;
 pub mod http;
+pub mod input;
 pub mod metrics;
 pub mod picture;
 pub mod request;
 pub mod residency;
+mod signed_url;
 pub mod source;
 pub mod upload;
 pub mod worker;

@@ -2,8 +2,9 @@
 
 use diffusion::adapter::{MAX_ADAPTER_SCALE, MAX_ADAPTERS};
 use diffusion::text::MAX_EMBEDDINGS;
-use runtime_api::{ImageRequest, Task};
+use runtime_api::{ImageRequest, Margins, Task};
 
+use crate::canvas::Canvas;
 use crate::engine::{Defaults, PromptSyntax, Request};
 
 /// Sides are multiples of this, as latents of every served family are an eighth of the image.
@@ -14,6 +15,20 @@ pub const MAX_PROMPT_BYTES: usize = 32 * 1024;
 pub const MAX_SAMPLER_OPTIONS: usize = 64;
 /// Guidance beyond this is nonsense in every family and ends in overflow.
 pub const MAX_GUIDANCE_SCALE: f64 = 1000.0;
+/// What messages call a request's `image`.
+pub const IMAGE: &str = "image";
+/// What messages call a request's `mask_image`.
+pub const MASK: &str = "mask";
+/// The widest blur of a mask, in pixels, and the widest overlap of an outpainting.
+pub const MAX_MASK_BLUR: u32 = 256;
+/// The fields that only some tasks use, and which those are.
+const TASK_FIELDS: [(&str, &[Task]); 5] = [
+    ("image", &[Task::ImageToImage, Task::Inpaint, Task::Outpaint]),
+    ("mask_image", &[Task::Inpaint]),
+    ("mask_blur", &[Task::Inpaint, Task::Outpaint]),
+    ("strength", &[Task::ImageToImage, Task::Inpaint, Task::Outpaint]),
+    ("margins", &[Task::Outpaint]),
+];
 
 /// What one request may ask of this replica.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,19 +68,44 @@ pub enum InvalidRequest {
     Adapters { count: usize },
     #[error("this replica does not serve {what} yet")]
     Unserved { what: String },
+    #[error("the task {task:?} needs {field}")]
+    Missing { field: &'static str, task: Task },
+    #[error("the task {task:?} does not use {field}; leave it out or ask for another task")]
+    Unused { field: &'static str, task: Task },
+    #[error("strength {value} is not possible: it is above 0 and at most 1")]
+    Strength { value: f64 },
+    #[error("mask_blur {pixels} is not possible: at most {MAX_MASK_BLUR} pixels")]
+    MaskBlur { pixels: u32 },
+    #[error("the image of {width}×{height} pixels is too small: a side has at least {SIDE_MULTIPLE}, or name width and height")]
+    TooSmall { width: u32, height: u32 },
+    #[error("the margins leave nothing of {width}×{height} pixels for the image itself; make them narrower")]
+    Margins { width: u32, height: u32 },
 }
 
-/// `request` with every value decided: its own, else the model's; checked against `limits`. `seed` is used where it names none. Its
-/// embeddings and adapters are files, which whoever calls opens.
+/// `request` with every value decided: its own, else its canvas's, else the model's; checked against `limits`. `canvas` holds its
+/// pictures if its task needs some; `seed` is used where it names none. Its embeddings and adapters are files, which whoever calls opens.
 ///
 /// # Errors
 /// [`InvalidRequest`] names the field and what it may be.
-pub fn complete(request: &ImageRequest, defaults: &Defaults, limits: &Limits, seed: u64) -> Result<Request, InvalidRequest> {
+pub fn complete(
+    request: &ImageRequest,
+    canvas: Option<&Canvas>,
+    defaults: &Defaults,
+    limits: &Limits,
+    seed: u64,
+) -> Result<Request, InvalidRequest> {
+    match (request.task, canvas) {
+        (Task::TextToImage, _) => decide(request, &Canvas::blank(request, defaults), defaults, limits, seed),
+        (_, Some(canvas)) => decide(request, canvas, defaults, limits, seed),
+        (task, None) => Err(InvalidRequest::Missing { field: "image", task }),
+    }
+}
+
+fn decide(request: &ImageRequest, canvas: &Canvas, defaults: &Defaults, limits: &Limits, seed: u64) -> Result<Request, InvalidRequest> {
     check_kind(request)?;
     check_texts(request)?;
     check_adapters(request)?;
-    let width = request.width.unwrap_or(small(defaults.width));
-    let height = request.height.unwrap_or(small(defaults.height));
+    let Canvas { width, height, start } = canvas.clone();
     check_size(width, height, limits)?;
     let steps = request.num_inference_steps.unwrap_or(small(defaults.num_inference_steps));
     if steps == 0 || steps > limits.max_steps {
@@ -94,33 +134,66 @@ pub fn complete(request: &ImageRequest, defaults: &Defaults, limits: &Limits, se
         sampler_options: request.sampler_options.clone(),
         seed: request.seed.unwrap_or(seed),
         adapters: Vec::new(),
+        start,
     })
 }
 
-/// What can be said of `request` before its model is known.
+/// What can be said of `request` before its model and its pictures are known.
 ///
 /// # Errors
 /// As [`complete`].
 pub fn check(request: &ImageRequest, limits: &Limits) -> Result<(), InvalidRequest> {
     // Stand-ins within every limit: only what the request itself says is judged.
     let stand_in = Defaults { width: SIDE_MULTIPLE as usize, height: SIDE_MULTIPLE as usize, num_inference_steps: 1, guidance_scale: 1.0 };
-    complete(request, &stand_in, limits, 0).map(drop)
+    decide(request, &Canvas::blank(request, &stand_in), &stand_in, limits, 0).map(drop)
+}
+
+/// The inputs of `request`: what messages call each, and its sha256.
+///
+/// # Errors
+/// [`InvalidRequest::Missing`] if its task needs one that it does not name.
+pub fn inputs(request: &ImageRequest) -> Result<Vec<(&'static str, &str)>, InvalidRequest> {
+    let is_needed = |field: &str| TASK_FIELDS.iter().any(|(name, tasks)| *name == field && tasks.contains(&request.task));
+    let mut inputs = Vec::new();
+    for (field, name, digest) in [("image", IMAGE, &request.image), ("mask_image", MASK, &request.mask_image)] {
+        match digest {
+            Some(digest) => inputs.push((name, digest.as_str())),
+            None if is_needed(field) => return Err(InvalidRequest::Missing { field, task: request.task }),
+            None => {}
+        }
+    }
+    Ok(inputs)
 }
 
 /// A model's own number; one beyond 32 bits is refused by the limits like any other that is too large.
-fn small(value: usize) -> u32 {
+pub(crate) fn small(value: usize) -> u32 {
     u32::try_from(value).unwrap_or(u32::MAX)
 }
 
 fn check_kind(request: &ImageRequest) -> Result<(), InvalidRequest> {
-    if request.task != Task::TextToImage {
-        return Err(InvalidRequest::Unserved { what: format!("the task {:?}", request.task) });
-    }
     if request.embeddings.len() > MAX_EMBEDDINGS {
         return Err(InvalidRequest::Embeddings { count: request.embeddings.len() });
     }
-    if let Some(field) = request.extensions().find(|field| !["embeddings", "adapters"].contains(field)) {
-        return Err(InvalidRequest::Unserved { what: format!("the field {field}") });
+    for field in request.extensions().filter(|field| !["embeddings", "adapters"].contains(field)) {
+        match TASK_FIELDS.iter().find(|(name, _)| *name == field) {
+            Some((_, tasks)) if tasks.contains(&request.task) => {}
+            Some(_) => return Err(InvalidRequest::Unused { field, task: request.task }),
+            None => return Err(InvalidRequest::Unserved { what: format!("the field {field}") }),
+        }
+    }
+    check_task(request)
+}
+
+fn check_task(request: &ImageRequest) -> Result<(), InvalidRequest> {
+    if let Some(value) = request.strength.filter(|strength| !(*strength > 0.0 && *strength <= 1.0)) {
+        return Err(InvalidRequest::Strength { value });
+    }
+    if let Some(pixels) = request.mask_blur.filter(|pixels| *pixels > MAX_MASK_BLUR) {
+        return Err(InvalidRequest::MaskBlur { pixels });
+    }
+    let has_margins = request.margins.is_some_and(|margins| margins != Margins::default());
+    if request.task == Task::Outpaint && !has_margins {
+        return Err(InvalidRequest::Missing { field: "margins", task: request.task });
     }
     Ok(())
 }
@@ -152,7 +225,7 @@ fn check_texts(request: &ImageRequest) -> Result<(), InvalidRequest> {
     }
 }
 
-fn check_size(width: u32, height: u32, limits: &Limits) -> Result<(), InvalidRequest> {
+pub(crate) fn check_size(width: u32, height: u32, limits: &Limits) -> Result<(), InvalidRequest> {
     for (field, pixels) in [("width", width), ("height", height)] {
         if pixels == 0 || pixels % SIDE_MULTIPLE != 0 {
             return Err(InvalidRequest::Side { field, pixels });
@@ -183,7 +256,7 @@ mod tests {
     fn asked(change: impl FnOnce(&mut ImageRequest)) -> Result<Request, InvalidRequest> {
         let mut request = ImageRequest::text_to_image("demo", "a red circle");
         change(&mut request);
-        complete(&request, &defaults(), &LIMITS, 99)
+        complete(&request, None, &defaults(), &LIMITS, 99)
     }
 
     #[test]
@@ -272,6 +345,70 @@ mod tests {
         for scale in [10.1, -10.1, f64::NAN] {
             assert!(matches!(with(1, scale), Err(InvalidRequest::Range { .. })), "{scale}");
         }
+    }
+
+    #[test]
+    fn fields_that_a_task_does_not_use_are_refused() {
+        for task in [Task::TextToImage, Task::ImageToImage, Task::Inpaint, Task::Outpaint] {
+            let margins = Margins { left: 8, ..Margins::default() };
+            let base = ImageRequest { task, margins: (task == Task::Outpaint).then_some(margins), ..ImageRequest::text_to_image("", "") };
+            assert_eq!(check(&base, &LIMITS), Ok(()));
+            let with = |change: fn(&mut ImageRequest)| {
+                let mut request = base.clone();
+                change(&mut request);
+                check(&request, &LIMITS)
+            };
+            let used = [
+                with(|request| request.image = Some(String::new())),
+                with(|request| request.mask_image = Some(String::new())),
+                with(|request| request.mask_blur = Some(1)),
+                with(|request| request.strength = Some(0.5)),
+                with(|request| request.margins = Some(Margins { top: 8, ..Margins::default() })),
+            ]
+            .map(|checked| checked.is_ok());
+            let expected = match task {
+                Task::ImageToImage => [true, false, false, true, false],
+                Task::Inpaint => [true, true, true, true, false],
+                Task::Outpaint => [true, false, true, true, true],
+                _ => [false; 5],
+            };
+            assert_eq!(used, expected, "{task:?}");
+        }
+    }
+
+    #[test]
+    fn numbers_of_image_tasks_are_bounded() {
+        let image = |change: fn(&mut ImageRequest)| {
+            let mut request = ImageRequest { task: Task::Inpaint, ..ImageRequest::text_to_image("", "") };
+            change(&mut request);
+            check(&request, &LIMITS)
+        };
+        for strength in [0.0, -1.0, 2.0, f64::NAN] {
+            let mut request = ImageRequest { task: Task::ImageToImage, ..ImageRequest::text_to_image("", "") };
+            request.strength = Some(strength);
+            assert!(matches!(check(&request, &LIMITS), Err(InvalidRequest::Strength { .. })), "{strength}");
+        }
+        assert_eq!(image(|request| request.mask_blur = Some(MAX_MASK_BLUR)), Ok(()));
+        assert!(image(|request| request.mask_blur = Some(MAX_MASK_BLUR + 1)).is_err());
+        let outpaint = ImageRequest { task: Task::Outpaint, ..ImageRequest::text_to_image("", "") };
+        assert_eq!(check(&outpaint, &LIMITS), Err(InvalidRequest::Missing { field: "margins", task: Task::Outpaint }));
+        assert!(check(&ImageRequest { margins: Some(Margins::default()), ..outpaint }, &LIMITS).is_err());
+    }
+
+    #[test]
+    fn inputs_are_those_the_task_needs() {
+        let mut request = ImageRequest { task: Task::Inpaint, image: Some("a".to_owned()), ..ImageRequest::text_to_image("", "") };
+        assert_eq!(inputs(&request), Err(InvalidRequest::Missing { field: "mask_image", task: Task::Inpaint }));
+        request.mask_image = Some("b".to_owned());
+        assert_eq!(inputs(&request).unwrap(), [("image", "a"), ("mask", "b")]);
+        assert!(inputs(&ImageRequest::text_to_image("", "")).unwrap().is_empty());
+    }
+
+    #[test]
+    fn image_task_without_its_canvas_is_refused() {
+        let request = ImageRequest { task: Task::ImageToImage, ..ImageRequest::text_to_image("", "") };
+        let refused = complete(&request, None, &defaults(), &LIMITS, 0);
+        assert_eq!(refused, Err(InvalidRequest::Missing { field: "image", task: Task::ImageToImage }));
     }
 
     #[test]

@@ -1,7 +1,9 @@
 //! The replica's inside: a bounded queue, the thread that owns the device, the thread that reads weights, and the way out to storage.
 //!
 //! ```text
-//! Replica::submit ──permit──► device thread ──Open, Load──► loader thread
+//! Replica::submit ──permit──► preparing (async): pictures fetched and decoded
+//!        │                          ▼
+//!        │                      device thread ──Open, Load──► loader thread
 //!        │                      prepare · step · decode ◄──── Opened, Progress, Loaded
 //!        ▼                          │
 //!      Feed ◄── events ─────────────┴──► finishing (async): PNG, upload, Done
@@ -14,6 +16,7 @@ mod feed;
 mod finishing;
 mod generation;
 mod loader;
+mod preparing;
 mod previews;
 mod replica;
 mod running;

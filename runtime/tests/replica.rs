@@ -20,6 +20,8 @@ mod door;
 mod endings;
 #[path = "replica/images.rs"]
 mod images;
+#[path = "replica/inputs.rs"]
+mod inputs;
 #[path = "replica/models.rs"]
 mod models;
 #[path = "replica/storing.rs"]

@@ -32,7 +32,7 @@ def folders(tmp_path_factory):
     made = tmp_path_factory.mktemp("pipelines")
     make_pipelines.make(made)
     demo = pathlib.Path(os.environ.get("EMULSION_DEMO_MODEL", REPOSITORY / "models" / "demo"))
-    return {name: made / name for name in ["base", "deep", "foreign-keys", "half"]} | {"demo": demo}
+    return {name: made / name for name in ["base", "deep", "foreign-keys", "half", "inpainting"]} | {"demo": demo}
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,14 @@ import pathlib
 import sys
 
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, EulerDiscreteScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import (
+    AutoencoderKL,
+    DDIMScheduler,
+    EulerDiscreteScheduler,
+    StableDiffusionInpaintPipeline,
+    StableDiffusionPipeline,
+    UNet2DConditionModel,
+)
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 import tiny_tokenizer
@@ -116,7 +123,7 @@ def denoiser(seed, **changes):
     unet = UNet2DConditionModel(**{**UNET, **changes})
     randomise(unet, seed, gain=1.2)
     with torch.no_grad():
-        probe = unet(torch.randn(1, 4, 8, 16), 500, torch.randn(1, 77, TEXT_WIDTH)).sample
+        probe = unet(torch.randn(1, unet.config.in_channels, 8, 16), 500, torch.randn(1, 77, TEXT_WIDTH)).sample
         unet.conv_out.weight.mul_(1 / probe.std())
     return unet
 
@@ -133,8 +140,8 @@ def autoencoder(seed, **changes):
     return vae
 
 
-def pipeline(tokenizer, encoder, unet, vae, scheduler=DDIM):
-    return StableDiffusionPipeline(
+def pipeline(tokenizer, encoder, unet, vae, scheduler=DDIM, kind=StableDiffusionPipeline):
+    return kind(
         tokenizer=tokenizer,
         text_encoder=encoder,
         unet=unet,
@@ -167,6 +174,11 @@ def make(folder: pathlib.Path):
     pipeline(tokenizer, encoder, unet, vae, EulerDiscreteScheduler()).save_pretrained(folder / "foreign-keys")
     config = folder / "foreign-keys" / "scheduler" / "scheduler_config.json"
     config.write_text(json.dumps(FOREIGN_SCHEDULER_CONFIG, indent=2))
+
+    # A mask and a masked picture beside the latents.
+    inpainting_unet = denoiser(seed=6, in_channels=9)
+    inpainting = pipeline(tokenizer, encoder, inpainting_unet, vae, kind=StableDiffusionInpaintPipeline)
+    inpainting.save_pretrained(folder / "inpainting")
 
     # Last, because the conversion is in place.
     half = pipeline(tokenizer, encoder.to(torch.bfloat16), unet.to(torch.float16), vae.to(torch.float16))

@@ -27,15 +27,19 @@ pub struct Row<'a> {
     pub conditioning: &'a Conditioning,
     /// What acts besides the weights.
     pub adapters: &'a AdapterSet,
+    /// [Cc, H, W] f32, read beside the latents and never scaled: an inpainting's mask and masked picture.
+    pub concat: Option<&'a Tensor>,
 }
 
-/// What two rows need to have in common to share a call: the loaded model and the shape of their latents, nothing else.
+/// What two rows need to have in common to share a call: the loaded model and the shape of what it reads, nothing else.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct BatchKey {
     /// Which loaded model; unique in this process.
     pub model: u64,
     /// Channels, height and width of the latents.
     pub latent_shape: [usize; 3],
+    /// Channels read beside the latents.
+    pub concat_channels: usize,
 }
 
 impl BatchKey {

@@ -49,6 +49,8 @@ pub trait ModelSpec: Send + Sync + std::fmt::Debug {
     fn family(&self) -> &'static str;
     /// Channels of the latents.
     fn latent_channels(&self) -> usize;
+    /// Channels that the denoiser reads beside the latents: 0, or those of an inpainting's mask and masked picture.
+    fn concat_channels(&self) -> usize;
     /// Pixels per latent position, along each side.
     fn latent_scale(&self) -> usize;
     /// The longest text, in tokens.
@@ -111,7 +113,8 @@ pub static FAMILIES: &[&dyn Family] = &[&sd15::Sd15];
 /// When the declared pipeline, or a part's class, is not served.
 pub fn detect(model_index: &Config) -> Result<&'static dyn Family, ConfigError> {
     let Some(family) = FAMILIES.iter().find(|family| family.matches(model_index)) else {
-        return Err(model_index.unaccepted("_class_name", "StableDiffusionPipeline"));
+        return Err(model_index
+            .unaccepted("_class_name", "StableDiffusionPipeline, StableDiffusionImg2ImgPipeline, StableDiffusionInpaintPipeline"));
     };
     for part in PARTS {
         match model_index.strings(part.folder)?.as_deref() {

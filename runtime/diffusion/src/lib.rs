@@ -27,6 +27,7 @@ pub mod json;
 pub mod layers;
 pub mod model;
 pub mod ops;
+pub mod picture;
 pub mod pipeline;
 pub mod sampler;
 pub mod text;

@@ -221,6 +221,7 @@ impl ModelFolder {
             bytes: elements * dtype.size_in_bytes() as u64,
             defaults: self.spec.defaults(),
             latent_channels: self.spec.latent_channels(),
+            concat_channels: self.spec.concat_channels(),
             latent_scale: self.spec.latent_scale(),
             text: PromptEncoder::new(tokenizer, text_encoder),
             scheduler: self.scheduler.clone(),
@@ -274,6 +275,7 @@ pub struct Model {
     bytes: u64,
     defaults: Defaults,
     latent_channels: usize,
+    concat_channels: usize,
     latent_scale: usize,
     text: PromptEncoder,
     scheduler: Config,
@@ -339,6 +341,11 @@ impl Model {
     /// Channels of the latents.
     pub fn latent_channels(&self) -> usize {
         self.latent_channels
+    }
+
+    /// Channels that the denoiser reads beside the latents; above 0 the model only inpaints.
+    pub fn concat_channels(&self) -> usize {
+        self.concat_channels
     }
 
     /// Pixels per latent position, along each side.

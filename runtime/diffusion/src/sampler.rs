@@ -54,6 +54,11 @@ pub trait Sampler: Send + Sync + Debug {
     /// starts from an image).
     fn update(&self, schedule: &Schedule, first: usize, at: usize) -> Update;
 
+    /// How many evaluations make one solver step, where the schedule repeats them: diffusers' `order`.
+    fn evaluations_per_step(&self) -> usize {
+        1
+    }
+
     /// How clean latents and unit noise mix where an image enters the schedule at evaluation `at`.
     fn noised(&self, schedule: &Schedule, at: usize) -> NoiseMix;
 }

@@ -1,22 +1,26 @@
 //! The variational autoencoder between pixels and latents: diffusers' `AutoencoderKL` (Rombach et al. 2022).
 //!
-//! Latents outside of this module are scaled to about unit variance; scaling and shift happen here. It knows no request.
+//! Latents outside of this module are scaled to about unit variance; scaling and shift happen here. Pictures with a side beyond
+//! [`MAX_WHOLE_SIDE_PIXELS`] go through in tiles. It knows no request.
 
 mod blocks;
 mod config;
 mod decoder;
 mod encoder;
+mod tiling;
 
 use candle_core::{DType, Result, Tensor};
 
 pub use config::VaeConfig;
 pub use encoder::LatentDistribution;
+pub use tiling::MAX_WHOLE_SIDE_PIXELS;
 
 use crate::exec::Exec;
 use crate::layers::Built;
 use crate::layers::{Conv2d, Parameters};
 use decoder::Decoder;
 use encoder::Encoder;
+use tiling::Tiling;
 
 /// The autoencoder with its parameters.
 #[derive(Clone, Debug)]
@@ -27,7 +31,7 @@ pub struct Vae {
     decoder: Decoder,
     scaling_factor: f64,
     shift_factor: f64,
-    scale: usize,
+    tiling: Tiling,
 }
 
 impl Vae {
@@ -47,13 +51,13 @@ impl Vae {
             decoder: Decoder::new(config, &parameters.at("decoder"))?,
             scaling_factor: config.scaling_factor,
             shift_factor: config.shift_factor,
-            scale: config.scale(),
+            tiling: Tiling { side: config.tile_side, scale: config.scale() },
         })
     }
 
     /// Pixels per latent position, along each side.
     pub fn scale(&self) -> usize {
-        self.scale
+        self.tiling.scale
     }
 
     /// Latents [B, C, h, w] f32, scaled → pixels [B, 3, h·scale, w·scale] f32, about −1 … 1, not clamped.
@@ -62,11 +66,16 @@ impl Vae {
     /// When the shapes do not fit.
     pub fn decode(&self, latents: &Tensor, exec: &Exec) -> Result<Tensor> {
         let latents = ((latents / self.scaling_factor)? + self.shift_factor)?.to_dtype(exec.compute)?;
-        let latents = match &self.post_quant {
-            Some(convolution) => convolution.forward(&latents, exec)?,
-            None => latents,
+        let decode = |latents: &Tensor| match &self.post_quant {
+            Some(convolution) => self.decoder.forward(&convolution.forward(latents, exec)?, exec),
+            None => self.decoder.forward(latents, exec),
         };
-        self.decoder.forward(&latents, exec)?.to_dtype(DType::F32)
+        let (_, _, height, width) = latents.dims4()?;
+        let pixels = match self.tiling.cuts(height * self.scale(), width * self.scale()) {
+            true => self.tiling.decode(&latents, decode)?,
+            false => decode(&latents)?,
+        };
+        pixels.to_dtype(DType::F32)
     }
 
     /// Pixels [B, 3, H, W] f32 in −1 … 1, sides divisible by the scale → the distribution of their latents.
@@ -74,11 +83,13 @@ impl Vae {
     /// # Errors
     /// When the shapes do not fit.
     pub fn encode(&self, pixels: &Tensor, exec: &Exec) -> Result<LatentDistribution> {
-        let moments = self.encoder.forward(&pixels.to_dtype(exec.compute)?, exec)?;
-        let moments = match &self.quant {
-            Some(convolution) => convolution.forward(&moments, exec)?,
-            None => moments,
+        let encode = |pixels: &Tensor| match &self.quant {
+            Some(convolution) => convolution.forward(&self.encoder.forward(pixels, exec)?, exec),
+            None => self.encoder.forward(pixels, exec),
         };
+        let (_, _, height, width) = pixels.dims4()?;
+        let pixels = pixels.to_dtype(exec.compute)?;
+        let moments = if self.tiling.cuts(height, width) { self.tiling.encode(&pixels, encode)? } else { encode(&pixels)? };
         LatentDistribution::new(&moments.to_dtype(DType::F32)?, self.scaling_factor, self.shift_factor)
     }
 }

@@ -1,6 +1,7 @@
 //! `generate`: images from the command line, without a server.
 
 mod order;
+mod pictures;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -15,11 +16,13 @@ use runtime_api::ImageRequest;
 use super::adapter::{self, AdapterPath};
 use super::rounds::step_all;
 use crate::atomic_file;
+use crate::canvas::Canvas;
 use crate::engine::{AdapterUse, DeviceName, Diffusion, Embedding, Engine, ModelFacts, NamedEmbedding, Precision, PromptSyntax, Request};
 use crate::picture::{bounded_text, encode_png};
 use crate::request::{Limits, complete};
 use crate::residency::ModelKey;
 use order::Order;
+use pictures::PictureArguments;
 
 /// Images on the way at once: enough to share calls, few enough for a laptop's memory.
 const IMAGES_AT_ONCE: usize = 8;
@@ -60,6 +63,8 @@ pub(super) struct Generate {
     /// Strength of guidance; 1 and below mean none.
     #[arg(long)]
     guidance_scale: Option<f64>,
+    #[command(flatten)]
+    pictures: PictureArguments,
     /// Class name of a diffusers scheduler; the model folder's own if not given.
     #[arg(long)]
     sampler: Option<String>,
@@ -140,6 +145,7 @@ impl Generate {
     /// Images join as others finish, so that calls stay full.
     fn make(&self, engine: &Diffusion, model: &Arc<Model>, orders: Vec<Order>, extras: &Extras) -> anyhow::Result<()> {
         let facts = engine.facts(model);
+        let canvas = self.canvas()?;
         let count = orders.len() as u64;
         let mut orders = orders.into_iter();
         let mut images = Vec::new();
@@ -148,7 +154,7 @@ impl Generate {
         loop {
             for order in orders.by_ref().take(IMAGES_AT_ONCE - images.len()) {
                 let Extras { embeddings, adapters } = extras.clone();
-                let request = Request { embeddings, adapters, ..self.request(&order, &facts)? };
+                let request = Request { embeddings, adapters, ..self.request(&order, canvas.as_ref(), &facts)? };
                 for image in engine.prepare(model, &request)? {
                     bar.set_length(engine.progress(&image).total as u64 * count);
                     images.push(image);
@@ -173,8 +179,15 @@ impl Generate {
         }
     }
 
-    fn request(&self, order: &Order, facts: &ModelFacts) -> anyhow::Result<Request> {
+    /// The pictures that all images begin with.
+    fn canvas(&self) -> anyhow::Result<Option<Canvas>> {
+        let request = ImageRequest { width: self.width, height: self.height, ..self.pictures.request() };
+        Ok(Canvas::new(&request, &self.pictures.read()?, &Limits::default())?)
+    }
+
+    fn request(&self, order: &Order, canvas: Option<&Canvas>, facts: &ModelFacts) -> anyhow::Result<Request> {
         let request = ImageRequest {
+            prompt: order.prompt.clone(),
             negative_prompt: order.negative_prompt.clone().or_else(|| self.negative_prompt.clone()),
             prompt_syntax: match self.prompt_syntax {
                 Syntax::Plain => runtime_api::PromptSyntax::Plain,
@@ -187,9 +200,9 @@ impl Generate {
             guidance_scale: self.guidance_scale,
             sampler: self.sampler.clone(),
             seed: Some(order.seed),
-            ..ImageRequest::text_to_image("", order.prompt.clone())
+            ..self.pictures.request()
         };
-        Ok(complete(&request, &facts.defaults, &Limits::default(), order.seed)?)
+        Ok(complete(&request, canvas, &facts.defaults, &Limits::default(), order.seed)?)
     }
 }
 

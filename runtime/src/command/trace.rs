@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, bail, ensure};
 use clap::Args;
+use diffusion::picture::{GrayImage, RgbImage};
 use diffusion::pipeline::{ImageState, InjectedTensors, decode};
 use diffusion::{DType, Device, Tensor};
 use runtime_api::ImageRequest;
@@ -14,6 +15,7 @@ use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use super::adapter;
 use super::rounds::step_all;
 use crate::atomic_file;
+use crate::canvas::{Canvas, Pictures};
 use crate::embeddings::word;
 use crate::engine::{Diffusion, Embedding, Engine, NamedEmbedding, Request};
 use crate::request::{Limits, complete};
@@ -27,14 +29,17 @@ const MAX_TENSORS_BYTES: u64 = 1 << 30;
 const MAX_TRACE_BYTES: usize = 4 << 30;
 /// Names of the noise tensors begin so; the draw's number follows.
 const NOISE_PREFIX: &str = "noise.";
-/// Inputs of tasks that are not served.
-const UNSERVED_INPUTS: [&str; 4] = ["image", "control_image", "mask_image", "image_latents"];
+/// What a tensors file may hold.
+const ACCEPTED: &str = "latents_init, noise.N, image, mask_image, image_latents";
 
 /// Run one request in f32 on the CPU and write the latents after every solver call, to compare with another implementation.
 ///
-/// The request is the canonical image request as JSON; its `embeddings` are paths. The tensors may hold `latents_init` [n,c,h,w] (unit variance, before the sampler's
-/// first scale) and `noise.0`, `noise.1`, … (the random draws in order, [n,c,h,w] each; none means drawn from the seed). The output holds
-/// `step_latents` [calls,n,c,h,w] and `image` [n,h,w,3] in 0…1. Where the request has adapters, `model` is the path of a file.
+/// The request is the canonical image request as JSON; its embeddings, and `model` of its adapters, are paths of files. The tensors may hold
+/// `latents_init` [n,c,h,w] (unit variance, before the sampler's first scale) and `noise.0`, `noise.1`, … (all other random draws in
+/// diffusers' order, [n,c,h,w] each; none means drawn from the seed).
+/// Tasks that begin with pictures take `image` [h,w,3] and `mask_image` [h,w], both in 0…1, and image-to-image `image_latents` [n or 1,c,h,w]
+/// in place of what the autoencoder makes of the image. The output holds `step_latents` [calls,n,c,h,w] and `image` [n,h,w,3] in 0…1, which
+/// is what the autoencoder made, also outside of a mask.
 #[derive(Debug, Args)]
 pub(super) struct Trace {
     /// Folder in diffusers' layout.
@@ -54,9 +59,9 @@ pub(super) struct Trace {
 impl Trace {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
         let request = read_request(&self.request).with_context(|| format!("read request {}", self.request.display()))?;
-        let injected = match &self.tensors {
+        let (pictures, injected) = match &self.tensors {
             Some(path) => read_tensors(path).with_context(|| format!("read tensors {}", path.display()))?,
-            None => InjectedTensors::default(),
+            None => Default::default(),
         };
         let engine = Diffusion::new(Device::Cpu, DType::F32);
         let folder = engine.open(&ModelKey::of(&self.model))?;
@@ -64,7 +69,9 @@ impl Trace {
         let defaults = engine.facts(&model).defaults;
         let adapters = request.adapters.iter().map(|asked| adapter::open(&engine, Path::new(&asked.model), asked.scale));
         let (embeddings, adapters) = (open_embeddings(&request)?, adapters.collect::<anyhow::Result<_>>()?);
-        let request = Request { embeddings, adapters, ..complete(&request, &defaults, &Limits::default(), rand::random())? };
+        let limits = Limits::default();
+        let canvas = Canvas::new(&request, &pictures, &limits)?;
+        let request = Request { embeddings, adapters, ..complete(&request, canvas.as_ref(), &defaults, &limits, rand::random())? };
         let mut images = engine
             .prepare_injected(&model, &request, &injected)
             .context("make images from the request with latents_init and noise.N as given")?;
@@ -112,32 +119,55 @@ fn read_request(path: &Path) -> anyhow::Result<ImageRequest> {
     Ok(serde_json::from_slice(&atomic_file::read_bounded(path, MAX_REQUEST_BYTES)?)?)
 }
 
-fn read_tensors(path: &Path) -> anyhow::Result<InjectedTensors> {
+fn read_tensors(path: &Path) -> anyhow::Result<(Pictures, InjectedTensors)> {
     let content = atomic_file::read_bounded(path, MAX_TENSORS_BYTES)?;
     injected(&SafeTensors::deserialize(&content)?)
 }
 
-fn injected(file: &SafeTensors<'_>) -> anyhow::Result<InjectedTensors> {
-    let mut latents_init = None;
+fn injected(file: &SafeTensors<'_>) -> anyhow::Result<(Pictures, InjectedTensors)> {
+    let mut pictures = Pictures::default();
+    let mut injected = InjectedTensors::default();
     let mut noise = Vec::new();
     for (name, view) in file.tensors() {
         let tensor = || tensor(&view).with_context(|| format!("tensor {name}"));
+        let bytes =
+            |shape: &str, is_shape: &dyn Fn(&[usize]) -> bool| bytes(&tensor()?, shape, is_shape).with_context(|| format!("tensor {name}"));
         if name == "latents_init" {
-            latents_init = Some(tensor()?);
+            injected.latents_init = Some(latents(tensor()?).with_context(|| format!("tensor {name}"))?);
+        } else if name == "image_latents" {
+            injected.image_latents = Some(latents(tensor()?).with_context(|| format!("tensor {name}"))?);
+        } else if name == "image" {
+            let ([height, width], data) = bytes("[h,w,3]", &|shape| matches!(shape, [_, _, 3]))?;
+            pictures.image = Some(RgbImage { width, height, data });
+        } else if name == "mask_image" {
+            let ([height, width], data) = bytes("[h,w]", &|shape| shape.len() == 2)?;
+            pictures.mask = Some(GrayImage { width, height, data });
         } else if let Some(number) = name.strip_prefix(NOISE_PREFIX) {
             let number: usize = number.parse().with_context(|| format!("tensor {name}: the noise's number"))?;
-            noise.push((number, tensor()?));
-        } else if UNSERVED_INPUTS.contains(&name.as_str()) {
-            bail!("tensor {name} belongs to a task that is not served yet; text_to_image takes latents_init and noise.N");
+            noise.push((number, latents(tensor()?).with_context(|| format!("tensor {name}"))?));
         } else {
-            bail!("tensor {name} is not known; text_to_image takes latents_init and noise.N");
+            bail!("tensor {name} is not known; a tensors file may hold {ACCEPTED}");
         }
     }
     noise.sort_by_key(|(number, _)| *number);
     if let Some(at) = noise.iter().enumerate().position(|(at, (number, _))| at != *number) {
         bail!("{NOISE_PREFIX}{at} is missing; the draws are numbered from 0 without gaps");
     }
-    Ok(InjectedTensors { latents_init, noise: noise.into_iter().map(|(_, tensor)| tensor).collect() })
+    injected.noise = noise.into_iter().map(|(_, tensor)| tensor).collect();
+    Ok((pictures, injected))
+}
+
+fn latents(tensor: Tensor) -> anyhow::Result<Tensor> {
+    ensure!(tensor.rank() == 4, "shape {:?} is not [n,c,h,w]", tensor.dims());
+    Ok(tensor)
+}
+
+/// Height, width and the bytes that stand for 0…1.
+fn bytes(tensor: &Tensor, shape: &str, is_shape: &dyn Fn(&[usize]) -> bool) -> anyhow::Result<([usize; 2], Vec<u8>)> {
+    ensure!(is_shape(tensor.dims()), "shape {:?} is not {shape}", tensor.dims());
+    let values = tensor.flatten_all()?.to_vec1::<f32>()?;
+    let data = values.into_iter().map(|value| (value * 255.0).round_ties_even() as u8).collect();
+    Ok(([tensor.dims()[0], tensor.dims()[1]], data))
 }
 
 fn tensor(view: &TensorView<'_>) -> anyhow::Result<Tensor> {
@@ -148,7 +178,6 @@ fn tensor(view: &TensorView<'_>) -> anyhow::Result<Tensor> {
         Dtype::BF16 => DType::BF16,
         other => bail!("dtype {other:?} is not a float; store f32"),
     };
-    ensure!(view.shape().len() == 4, "shape {:?} is not [n,c,h,w]", view.shape());
     Ok(Tensor::from_raw_buffer(view.data(), dtype, view.shape(), &Device::Cpu)?.to_dtype(DType::F32)?)
 }
 
@@ -176,7 +205,7 @@ mod tests {
         safetensors::serialize(views, None).unwrap()
     }
 
-    fn read(names: &[&str]) -> anyhow::Result<InjectedTensors> {
+    fn read(names: &[&str]) -> anyhow::Result<(Pictures, InjectedTensors)> {
         injected(&SafeTensors::deserialize(&file(names)).unwrap())
     }
 
@@ -184,7 +213,7 @@ mod tests {
     fn draws_come_in_the_order_of_their_numbers() {
         let names: Vec<String> = (0..12).map(|number| format!("noise.{number}")).collect();
         let names: Vec<&str> = names.iter().map(String::as_str).chain(["latents_init"]).collect();
-        let read = read(&names).unwrap();
+        let (_, read) = read(&names).unwrap();
         assert_eq!(read.noise.len(), 12);
         assert_eq!(read.latents_init.unwrap().dims(), [1, 1, 2, 2]);
     }
@@ -197,11 +226,12 @@ mod tests {
     }
 
     #[test]
-    fn inputs_of_unserved_tasks_are_named() {
-        for name in UNSERVED_INPUTS {
-            let refused = read(&[name]).unwrap_err().to_string();
-            assert!(refused.contains("not served yet"), "{refused}");
+    fn unknown_names_and_other_shapes_are_refused() {
+        for name in ["image", "mask_image"] {
+            let refused = format!("{:#}", read(&[name]).unwrap_err());
+            assert!(refused.contains(name) && refused.contains("[h,w"), "{refused}");
         }
+        assert!(read(&["image_latents"]).unwrap().1.image_latents.is_some());
         assert!(read(&["latent_init"]).unwrap_err().to_string().contains("not known"));
     }
 }

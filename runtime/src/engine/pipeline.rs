@@ -121,17 +121,17 @@ impl Engine for Diffusion {
     }
 
     fn decode(&self, image: &ImageState) -> Result<Pixels, EngineError> {
-        pipeline::decode(image).and_then(|tensor| pixels(&tensor)).map_err(|error| pipeline_error(&error))
+        pipeline::decode(image).and_then(|tensor| pixels(image, &tensor)).map_err(|error| pipeline_error(&error))
     }
 
     fn preview(&self, image: &ImageState) -> Result<Pixels, EngineError> {
-        pipeline::preview(image).and_then(|tensor| pixels(&tensor)).map_err(|error| pipeline_error(&error))
+        pipeline::preview(image).and_then(|tensor| pixels(image, &tensor)).map_err(|error| pipeline_error(&error))
     }
 }
 
-/// `[3, height, width]` f32 in 0…1 → bytes.
-fn pixels(image: &Tensor) -> Result<Pixels, PipelineError> {
-    let rgb = pipeline::to_rgb8(image)?;
+/// `[3, height, width]` f32 in 0…1 → bytes, outside of a mask those of the picture that was sent.
+fn pixels(image: &ImageState, tensor: &Tensor) -> Result<Pixels, PipelineError> {
+    let rgb = pipeline::composed(image, tensor)?;
     // Sides are bounded far below 32 bits by the engine's own limits.
     Ok(Pixels { width: rgb.width as u32, height: rgb.height as u32, rgb: rgb.data })
 }

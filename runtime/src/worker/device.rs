@@ -201,7 +201,8 @@ impl<E: Engine> DeviceThread<E> {
         };
         drop(generation.place.take());
         let defaults = self.engine.facts(&model).defaults;
-        let request = match complete(&generation.dispatch.request, &defaults, &self.shared.limits.request, generation.seed) {
+        let (asked, canvas) = (&generation.dispatch.request, generation.canvas.take());
+        let request = match complete(asked, canvas.as_ref(), &defaults, &self.shared.limits.request, generation.seed) {
             Ok(request) => Request {
                 embeddings: std::mem::take(&mut generation.embeddings),
                 adapters: std::mem::take(&mut generation.adapters),

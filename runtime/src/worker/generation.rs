@@ -7,6 +7,7 @@ use runtime_api::{Dispatch, Event, Failure, FailureReason, Timings};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 
 use super::feed::Teller;
+use crate::canvas::Canvas;
 use crate::engine::{AdapterUse, EngineError, NamedEmbedding};
 use crate::metrics::Metrics;
 use crate::residency::ModelKey;
@@ -20,6 +21,8 @@ pub(super) struct Generation {
     pub(super) embeddings: Vec<NamedEmbedding>,
     /// What acts besides the weights.
     pub(super) adapters: Vec<AdapterUse>,
+    /// Made of its pictures before it waits for the device; `None` where its task needs none.
+    pub(super) canvas: Option<Canvas>,
     /// Used where the request names none.
     pub(super) seed: u64,
     pub(super) accepted: Instant,

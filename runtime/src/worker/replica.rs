@@ -13,10 +13,12 @@ use super::device::{DeviceThread, Exit, Message};
 use super::feed::{Feed, feed};
 use super::finishing::Finisher;
 use super::generation::{Ending, Generation, Presence};
+use super::preparing::Preparation;
 use super::{Limits, MAX_DEADLINE, loader};
 use crate::adapters::{AdapterSourceError, Adapters};
 use crate::embeddings::{EmbeddingSourceError, Embeddings};
 use crate::engine::{AdapterUse, Engine, NamedEmbedding};
+use crate::input::Fetcher;
 use crate::metrics::Metrics;
 use crate::picture::check_text;
 use crate::request;
@@ -86,6 +88,8 @@ pub enum StartError {
     Metrics(#[source] prometheus::Error),
     #[error(transparent)]
     Upload(#[from] crate::upload::UploadError),
+    #[error(transparent)]
+    Fetch(#[from] crate::input::FetchError),
 }
 
 /// The device thread has ended.
@@ -104,9 +108,10 @@ type OpenAdapters = dyn Fn(&Dispatch, &ModelRoots) -> Result<Vec<AdapterUse>, Ad
 pub struct Replica {
     shared: Arc<Shared>,
     roots: ModelRoots,
+    preparation: Preparation,
     embeddings: Embeddings,
     adapters: Arc<OpenAdapters>,
-    submit: Box<dyn Fn(Box<Generation>) -> bool + Send + Sync>,
+    submit: Arc<dyn Fn(Box<Generation>) -> bool + Send + Sync>,
     stop: Box<dyn Fn() + Send + Sync>,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
@@ -162,9 +167,10 @@ impl Replica {
         let replica = Self {
             shared,
             roots,
+            preparation: Preparation::new(Fetcher::new()?, limits.request),
             embeddings: Embeddings::default(),
             adapters: Arc::new(move |dispatch, roots| adapters.open(dispatch, roots)),
-            submit: Box::new(move |generation| post.send(Message::Submitted(generation)).is_ok()),
+            submit: Arc::new(move |generation| post.send(Message::Submitted(generation)).is_ok()),
             stop: Box::new(move || drop(stop.send(Message::Stop))),
             threads: Mutex::new(vec![device, loader]),
         };
@@ -204,6 +210,7 @@ impl Replica {
             key,
             embeddings,
             adapters,
+            canvas: None,
             seed: rand::random(),
             accepted,
             deadline,
@@ -213,7 +220,12 @@ impl Replica {
             place: Some(place),
         });
         // A generation that cannot be delivered is dropped, and says so through its feed.
-        (self.submit)(generation);
+        if generation.dispatch.inputs.is_empty() {
+            (self.submit)(generation);
+        } else {
+            let (preparation, submit) = (self.preparation.clone(), Arc::clone(&self.submit));
+            tokio::spawn(async move { preparation.prepare(generation).await.map(|generation| submit(generation)) });
+        }
         Ok(feed)
     }
 
@@ -327,6 +339,7 @@ impl Drop for Replica {
 
 fn check(dispatch: &Dispatch, limits: &Limits) -> Result<(), String> {
     request::check(&dispatch.request, &limits.request).map_err(|error| error.to_string())?;
+    check_inputs(dispatch)?;
     if dispatch.outputs.len() != dispatch.request.samples as usize {
         return Err(format!("{} outputs for {} samples; each sample has one", dispatch.outputs.len(), dispatch.request.samples));
     }
@@ -338,6 +351,19 @@ fn check(dispatch: &Dispatch, limits: &Limits) -> Result<(), String> {
     }
     dispatch.outputs.iter().try_for_each(Uploader::check).map_err(|error| error.to_string())?;
     check_text(&dispatch.metadata).map_err(|error| error.to_string())
+}
+
+fn check_inputs(dispatch: &Dispatch) -> Result<(), String> {
+    let named = request::inputs(&dispatch.request).map_err(|error| error.to_string())?;
+    for (name, digest) in &named {
+        if !dispatch.inputs.iter().any(|source| source.sha256 == *digest) {
+            return Err(format!("the dispatch does not say where the {name} is: no input has its sha256"));
+        }
+    }
+    if dispatch.inputs.len() > named.len() {
+        return Err(format!("{} inputs for a request that names {}", dispatch.inputs.len(), named.len()));
+    }
+    dispatch.inputs.iter().try_for_each(Fetcher::check).map_err(|error| error.to_string())
 }
 
 fn failure(reason: FailureReason, message: String) -> Failure {

@@ -1,4 +1,4 @@
-//! The far side of uploads: keeps what is put, and answers what a test told it to.
+//! The far side of uploads and inputs: keeps what is put, gives what it has, and answers what a test told it to.
 
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
@@ -11,6 +11,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::routing::put;
 use runtime::picture::{Pixels, decode_png};
 use runtime_api::OutputTarget;
+use tokio::sync::watch;
 
 #[derive(Debug, Default)]
 struct Kept {
@@ -24,20 +25,36 @@ struct Kept {
 pub(crate) struct Storage {
     address: SocketAddr,
     kept: Arc<Mutex<Kept>>,
+    /// While true nothing is given.
+    held: watch::Sender<bool>,
 }
 
 impl Storage {
     pub(crate) async fn start() -> Self {
         let kept = Arc::<Mutex<Kept>>::default();
-        let app = Router::new().route("/{name}", put(keep)).with_state(Arc::clone(&kept));
+        let held = watch::Sender::new(false);
+        let state = (Arc::clone(&kept), held.clone());
+        let app = Router::new().route("/{name}", put(keep).get(give)).with_state(state);
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         tokio::spawn(async move { axum::serve(listener, app).await });
-        Self { address, kept }
+        Self { address, kept, held }
     }
 
     pub(crate) fn target(&self, name: &str) -> OutputTarget {
         OutputTarget { put_url: format!("http://{}/{name}?signature=secret", self.address) }
+    }
+
+    pub(crate) fn give(&self, name: &str, file: Vec<u8>) {
+        self.kept.lock().unwrap().files.insert(name.to_owned(), file);
+    }
+
+    pub(crate) fn hold(&self) {
+        self.held.send_replace(true);
+    }
+
+    pub(crate) fn release(&self) {
+        self.held.send_replace(false);
     }
 
     pub(crate) fn refuse(&self, statuses: &[StatusCode]) {
@@ -57,7 +74,19 @@ impl Storage {
     }
 }
 
-async fn keep(State(kept): State<Arc<Mutex<Kept>>>, Path(name): Path<String>, headers: HeaderMap, body: Bytes) -> StatusCode {
+type Shelves = (Arc<Mutex<Kept>>, watch::Sender<bool>);
+
+async fn give(State((kept, held)): State<Shelves>, Path(name): Path<String>) -> Result<Vec<u8>, StatusCode> {
+    // The sender lives in the state.
+    let _ = held.subscribe().wait_for(|held| !held).await;
+    let mut kept = kept.lock().unwrap();
+    match kept.refusals.pop_front() {
+        Some(status) => Err(status),
+        None => kept.files.get(&name).cloned().ok_or(StatusCode::NOT_FOUND),
+    }
+}
+
+async fn keep(State((kept, _)): State<Shelves>, Path(name): Path<String>, headers: HeaderMap, body: Bytes) -> StatusCode {
     let mut kept = kept.lock().unwrap();
     kept.attempts += 1;
     if let Some(status) = kept.refusals.pop_front() {

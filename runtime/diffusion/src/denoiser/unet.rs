@@ -66,14 +66,18 @@ impl Denoiser for UNet {
 
     fn forward(&self, rows: &[Row<'_>], exec: &Exec) -> Result<Tensor> {
         let exec = &exec.with_adapters(AdapterRows::of(rows.iter().map(|row| row.adapters)));
-        let latents: Vec<&Tensor> = rows.iter().map(|row| row.latents).collect();
+        let inputs = rows.iter().map(|row| match row.concat {
+            Some(concat) => Tensor::cat(&[row.latents, concat], 0),
+            None => Ok(row.latents.clone()),
+        });
+        let inputs = inputs.collect::<Result<Vec<_>>>()?;
         let timesteps: Vec<f32> = rows.iter().map(|row| row.timestep).collect();
         let sinusoid = timestep_sinusoid(&timesteps, self.sinusoid_features, self.sinusoid, &exec.device)?;
         let time_silu = self.time_embedding.forward_silu(&sinusoid, exec.compute, exec)?;
         let contexts = rows.iter().map(|row| row.conditioning.context.as_ref()).collect();
         let call = Call { time_silu: &time_silu, contexts, exec };
 
-        let mut x = self.conv_in.forward(&Tensor::stack(&latents, 0)?.to_dtype(exec.compute)?, exec)?;
+        let mut x = self.conv_in.forward(&Tensor::stack(&inputs, 0)?.to_dtype(exec.compute)?, exec)?;
         let mut skips = vec![x.clone()];
         for block in &self.down_blocks {
             x = block.forward(x, &mut skips, &call)?;

@@ -11,7 +11,8 @@ use crate::vae::{Vae, VaeConfig};
 use crate::weights::WeightsError;
 
 const NAME: &str = "sd15";
-const PIPELINE_CLASS: &str = "StableDiffusionPipeline";
+/// One set of parts serves all tasks, whichever pipeline it was saved from.
+const PIPELINE_CLASSES: [&str; 3] = ["StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline", "StableDiffusionInpaintPipeline"];
 
 /// Side of the latents where the UNet's configuration does not say.
 const DEFAULT_LATENT_SIDE: usize = 64;
@@ -31,7 +32,7 @@ impl Family for Sd15 {
     }
 
     fn matches(&self, model_index: &Config) -> bool {
-        model_index.class_name().is_ok_and(|name| name == Some(PIPELINE_CLASS))
+        model_index.class_name().is_ok_and(|name| name.is_some_and(|name| PIPELINE_CLASSES.contains(&name)))
     }
 
     fn read(&self, folder: &Path) -> Result<Box<dyn ModelSpec>, ConfigError> {
@@ -43,14 +44,22 @@ impl Family for Sd15 {
             let accepted = format!("{}, the hidden_size of the text encoder", text.features);
             return Err(unet_file.unaccepted("cross_attention_dim", &accepted));
         }
-        for (key, channels) in [("in_channels", unet.in_channels), ("out_channels", unet.out_channels)] {
-            if channels != vae.latent_channels {
-                let accepted = format!("{}, the latent_channels of the VAE", vae.latent_channels);
-                return Err(unet_file.unaccepted(key, &accepted));
-            }
+        let latent = vae.latent_channels;
+        let inpainting = latent + inpainting_channels(latent);
+        if unet.out_channels != latent {
+            return Err(unet_file.unaccepted("out_channels", &format!("{latent}, the latent_channels of the VAE")));
+        }
+        if unet.in_channels != latent && unet.in_channels != inpainting {
+            let accepted = format!("{latent}, the latent_channels of the VAE, or {inpainting} for inpainting");
+            return Err(unet_file.unaccepted("in_channels", &accepted));
         }
         Ok(Box::new(Spec { text, unet, vae }))
     }
+}
+
+/// What an inpainting denoiser reads beside the latents: a mask, and the latents of the picture without what is drawn anew.
+fn inpainting_channels(latent_channels: usize) -> usize {
+    1 + latent_channels
 }
 
 #[derive(Debug)]
@@ -67,6 +76,10 @@ impl ModelSpec for Spec {
 
     fn latent_channels(&self) -> usize {
         self.vae.latent_channels
+    }
+
+    fn concat_channels(&self) -> usize {
+        self.unet.in_channels - self.vae.latent_channels
     }
 
     fn latent_scale(&self) -> usize {

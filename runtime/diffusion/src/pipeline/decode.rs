@@ -3,17 +3,7 @@
 use candle_core::{Device, Tensor};
 
 use super::{ImageState, PipelineError};
-
-/// Eight bits per channel, rows from the top, red green blue.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RgbImage {
-    /// In pixels.
-    pub width: usize,
-    /// In pixels.
-    pub height: usize,
-    /// width · height · 3 bytes.
-    pub data: Vec<u8>,
-}
+use crate::picture::RgbImage;
 
 /// The finished image: [3, height, width] f32 in 0 … 1, on the CPU. Follows diffusers' `VaeImageProcessor.postprocess`.
 ///
@@ -45,6 +35,19 @@ fn pixels(image: &ImageState, latents: &Tensor) -> Result<Tensor, PipelineError>
     let pixels = model.vae().decode(&latents.unsqueeze(0)?, model.exec())?;
     let pixels = ((pixels * 0.5)? + 0.5)?.clamp(0_f32, 1_f32)?;
     Ok(pixels.squeeze(0)?.to_device(&Device::Cpu)?)
+}
+
+/// What is handed out of `pixels` that [`decode`] or [`preview`] made of `image`: bytes, and outside of an inpainting's mask those of the
+/// picture it began with. This goes beyond the reference, which leaves there what the autoencoder made of it.
+///
+/// # Errors
+/// As [`to_rgb8`].
+pub fn composed(image: &ImageState, pixels: &Tensor) -> Result<RgbImage, PipelineError> {
+    let mut drawn = to_rgb8(pixels)?;
+    if let Some(overlay) = &image.course.overlay {
+        overlay.apply(&mut drawn);
+    }
+    Ok(drawn)
 }
 
 /// [3, height, width] f32 in 0 … 1 → bytes, rounded half to even as numpy does for diffusers' `numpy_to_pil`. NaN becomes 0.

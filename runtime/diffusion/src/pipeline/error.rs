@@ -1,3 +1,4 @@
+use super::InvalidStart;
 use crate::adapter::AdapterError;
 use crate::sampler::{NoiseError, SamplerError};
 use crate::text::{EmbeddingError, EncodeError, PromptError};
@@ -114,9 +115,14 @@ pub enum InvalidRequest {
     /// Embeddings that do not fit the model or each other.
     #[error("embeddings: {0}")]
     Embeddings(EmbeddingError),
+    /// What the request begins with.
+    #[error(transparent)]
+    Start(#[from] InvalidStart),
     /// Given latents of another shape.
-    #[error("the given initial latents have shape {found:?}; this request needs {expected:?}")]
+    #[error("the given {name} latents have shape {found:?}; this request needs {expected:?}")]
     LatentsShape {
+        /// Initial or image.
+        name: &'static str,
         /// The given shape.
         found: Vec<usize>,
         /// [n, c, h, w].

@@ -4,11 +4,13 @@ use std::sync::Arc;
 
 use candle_core::Tensor;
 
+use super::entry::MaskBlend;
 use crate::adapter::AdapterSet;
 use crate::conditioning::Conditioning;
 use crate::denoiser::BatchKey;
 use crate::guidance::Guidance;
 use crate::model::Model;
+use crate::picture::Overlay;
 use crate::sampler::{Sampler, SamplerState, Schedule};
 
 /// What the samples of one request share.
@@ -21,6 +23,8 @@ pub(super) struct Course {
     /// One for each of the guidance's branches, in their order.
     pub(super) conditionings: Vec<Conditioning>,
     pub(super) adapters: AdapterSet,
+    /// What of a picture stands in the finished ones.
+    pub(super) overlay: Option<Overlay>,
 }
 
 /// One image: a number of evaluations done, and tensors. It can be moved, paused, and continued in any batch.
@@ -29,6 +33,10 @@ pub struct ImageState {
     pub(super) course: Arc<Course>,
     pub(super) latents: Tensor,
     pub(super) sampler_state: SamplerState,
+    /// What is put back after each update.
+    pub(super) blend: Option<MaskBlend>,
+    /// [channels, h, w] f32: what the denoiser reads beside the latents.
+    pub(super) concat: Option<Tensor>,
 }
 
 impl ImageState {
@@ -64,6 +72,7 @@ impl ImageState {
         for (to, from) in latent_shape.iter_mut().zip(self.latents.dims()) {
             *to = *from;
         }
-        BatchKey { model: self.course.model.id(), latent_shape }
+        let concat_channels = self.concat.as_ref().map_or(0, |concat| concat.dims()[0]);
+        BatchKey { model: self.course.model.id(), latent_shape, concat_channels }
     }
 }

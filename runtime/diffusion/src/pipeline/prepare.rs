@@ -2,31 +2,32 @@
 
 use std::sync::Arc;
 
-use candle_core::{DType, Tensor};
+use candle_core::Tensor;
 use serde_json::{Map, Value};
 
+use super::entry::{Beginning, Entry};
 use super::image_state::Course;
-use super::{ImageState, InjectedTensors, InvalidRequest, PipelineError, Request};
+use super::{ImageState, InjectedTensors, InvalidRequest, PipelineError, Request, Start};
 use crate::adapter::{AdapterError, AdapterRows, AdapterSet};
 use crate::conditioning::Conditioning;
 use crate::exec::Exec;
 use crate::guidance::{Branch, Guidance};
 use crate::model::Model;
+use crate::picture::Overlay;
 use crate::sampler::{self, NoiseStream, Sampler, SamplerState};
 use crate::text::RequestWords;
 
 /// The sampler that takes `eta`; diffusers' pipeline passes it to this one and no other.
 const SAMPLER_WITH_ETA: &str = "DDIMScheduler";
 
-/// One state per sample, all at evaluation 0, noise drawn from (seed, index of the sample).
+/// One state per sample, all at the evaluation that the request begins with, noise drawn from (seed, index of the sample).
 ///
 /// # Errors
 /// [`PipelineError::InvalidRequest`] where the request asks for what cannot be; nothing has been computed then.
 pub fn prepare(model: &Arc<Model>, request: &Request, injected: &InjectedTensors) -> Result<Vec<ImageState>, PipelineError> {
     request.check(model)?;
     let [height, width] = request.latent_size(model);
-    let shape = [model.latent_channels(), height, width];
-    injected.check(&[request.samples, shape[0], shape[1], shape[2]])?;
+    injected.check(&[request.samples, model.latent_channels(), height, width], &request.start)?;
     let sampler = choose_sampler(model, request)?;
     let schedule = sampler.schedule(request.num_inference_steps).map_err(InvalidRequest::Sampler)?;
     let guidance = Guidance { scale: request.guidance_scale as f32, rescale: request.guidance_rescale as f32 };
@@ -36,22 +37,27 @@ pub fn prepare(model: &Arc<Model>, request: &Request, injected: &InjectedTensors
     let conditionings = guidance.branches().iter().map(|branch| condition(model, request, &words, *branch, &exec));
     let conditionings = conditionings.collect::<Result<_, _>>()?;
 
-    let init_noise_sigma = schedule.init_noise_sigma;
-    let course = Arc::new(Course { model: Arc::clone(model), sampler, schedule, guidance, conditionings, adapters });
+    let entry = Entry::new(model, request, injected, sampler.as_ref(), &schedule)?;
+    let overlay = overlay(&request.start);
+    let course = Arc::new(Course { model: Arc::clone(model), sampler, schedule, guidance, conditionings, adapters, overlay });
     let given: Arc<[Tensor]> = injected.noise.clone().into();
     let image = |index: usize| {
         let mut noise = match given.is_empty() {
             true => NoiseStream::seeded(request.seed, index),
             false => NoiseStream::given(Arc::clone(&given), index),
         };
-        let unit = match &injected.latents_init {
-            Some(latents) => latents.get(index)?.to_dtype(DType::F32)?.contiguous()?,
-            None => noise.draw(&shape)?,
-        };
-        let latents = (unit.to_device(&model.exec().device)? * f64::from(init_noise_sigma))?;
-        Ok(ImageState { course: Arc::clone(&course), latents, sampler_state: SamplerState::new(0, noise) })
+        let Beginning { first, latents, blend, concat } = entry.begin(index, &mut noise, model)?;
+        Ok(ImageState { course: Arc::clone(&course), latents, sampler_state: SamplerState::new(first, noise), blend, concat })
     };
     (0..request.samples).map(image).collect()
+}
+
+/// What an inpainting keeps of its picture.
+fn overlay(start: &Start) -> Option<Overlay> {
+    match start {
+        Start::Inpaint { image, mask, .. } => Some(Overlay { original: Arc::clone(image), mask: Arc::clone(mask) }),
+        Start::Noise | Start::Image { .. } => None,
+    }
 }
 
 fn choose_sampler(model: &Model, request: &Request) -> Result<Arc<dyn Sampler>, InvalidRequest> {

@@ -3,12 +3,13 @@
 use candle_core::Tensor;
 use serde_json::{Map, Value};
 
-use super::{InvalidRequest, PipelineError};
+use super::entry::check_image_latents;
+use super::{InvalidRequest, PipelineError, Start};
 use crate::adapter::{AdapterUse, MAX_ADAPTER_SCALE, MAX_ADAPTERS};
 use crate::model::Model;
 use crate::text::{NamedEmbedding, PromptSyntax};
 
-/// Text to image. Names and meanings are those of diffusers' `StableDiffusionPipeline`.
+/// Names and meanings are those of diffusers' Stable Diffusion pipelines.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Request {
     /// What to draw.
@@ -43,6 +44,8 @@ pub struct Request {
     pub seed: u64,
     /// What acts besides the weights, on text encoder and denoiser; at most [`MAX_ADAPTERS`].
     pub adapters: Vec<AdapterUse>,
+    /// What the images begin with: the task.
+    pub start: Start,
 }
 
 impl Request {
@@ -66,6 +69,7 @@ impl Request {
             sampler_options: Map::new(),
             seed: 0,
             adapters: Vec::new(),
+            start: Start::Noise,
         }
     }
 
@@ -97,7 +101,8 @@ impl Request {
             let value = self.guidance_scale;
             return Err(InvalidRequest::Number { name: "guidance_scale", value, accepted: "a finite number" });
         }
-        self.check_adapters()
+        self.check_adapters()?;
+        Ok(self.start.check(model, self.width, self.height)?)
     }
 
     fn check_adapters(&self) -> Result<(), InvalidRequest> {
@@ -116,20 +121,23 @@ impl Request {
 /// Tensors that take the place of random draws, to compare with another implementation.
 #[derive(Clone, Debug, Default)]
 pub struct InjectedTensors {
-    /// [n, c, h, w], unit variance, before the sampler's initial scale: diffusers' `latents`.
+    /// [n, c, h, w], unit variance, before the sampler's initial scale, in place of the draw that the images begin with.
     pub latents_init: Option<Tensor>,
     /// The draws in the order the reference makes them, [n, c, h, w] each; empty means drawn from the seed.
     pub noise: Vec<Tensor>,
+    /// [n or 1, c, h, w], scaled: in place of what the autoencoder makes of the image, and of its draw.
+    pub image_latents: Option<Tensor>,
 }
 
 impl InjectedTensors {
-    pub(super) fn check(&self, expected: &[usize]) -> Result<(), PipelineError> {
-        match &self.latents_init {
-            Some(latents) if latents.dims() != expected => {
-                let found = latents.dims().to_vec();
-                Err(InvalidRequest::LatentsShape { found, expected: expected.to_vec() }.into())
-            }
-            _ => Ok(()),
+    pub(super) fn check(&self, expected: &[usize], start: &Start) -> Result<(), PipelineError> {
+        if let Some(latents) = self.latents_init.as_ref().filter(|latents| latents.dims() != expected) {
+            let found = latents.dims().to_vec();
+            return Err(InvalidRequest::LatentsShape { name: "initial", found, expected: expected.to_vec() }.into());
+        }
+        match &self.image_latents {
+            Some(given) => Ok(check_image_latents(given, start, expected)?),
+            None => Ok(()),
         }
     }
 }

@@ -5,7 +5,7 @@ use candle_core::Tensor;
 use super::{ImageState, PipelineError};
 use crate::denoiser::Row;
 use crate::ops::{Term, combine};
-use crate::sampler::{Combination, Update};
+use crate::sampler::{Combination, NoiseMix, Update};
 
 /// What one [`step`] did.
 #[derive(Debug)]
@@ -74,12 +74,13 @@ fn run(images: &mut [&mut ImageState], group: &[usize], report: &mut StepReport)
         .iter()
         .zip(&inputs)
         .flat_map(|(&index, (latents, timestep))| {
-            let course = &images[index].course;
+            let (course, concat) = (&images[index].course, images[index].concat.as_ref());
             course.conditionings.iter().map(move |conditioning| Row {
                 latents,
                 timestep: *timestep,
                 conditioning,
                 adapters: &course.adapters,
+                concat,
             })
         })
         .collect();
@@ -115,7 +116,7 @@ fn advance(image: &mut ImageState, branches: &[Tensor]) -> Result<(), PipelineEr
         false => None,
     };
     let apply = |combination: &Combination| apply(combination, &image.latents, &output, &state.history, noise.as_ref());
-    let latents = apply(&next)?;
+    let latents = blended(image, apply(&next)?)?;
     let mut history = keep.iter().map(apply).collect::<Result<Vec<_>, _>>()?;
     if !is_finite(&latents)? {
         let (done, evaluations) = image.progress();
@@ -129,6 +130,17 @@ fn advance(image: &mut ImageState, branches: &[Tensor]) -> Result<(), PipelineEr
     image.sampler_state.noise = noise_stream;
     image.sampler_state.at += 1;
     Ok(())
+}
+
+/// The updated latents with what lies outside of a mask put back, at the noise level of the next evaluation, or clean after the last.
+fn blended(image: &ImageState, latents: Tensor) -> candle_core::Result<Tensor> {
+    let Some(blend) = &image.blend else { return Ok(latents) };
+    let (schedule, next) = (&image.course.schedule, image.sampler_state.at + 1);
+    let level = match next < schedule.num_evaluations() {
+        true => image.course.sampler.noised(schedule, next),
+        false => NoiseMix { signal: 1.0, noise: 0.0 },
+    };
+    blend.blended(&latents, level)
 }
 
 fn apply(

@@ -1,9 +1,15 @@
 //! `vae/config.json` of diffusers' `AutoencoderKL`, checked.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
+use super::tiling::MAX_WHOLE_SIDE_PIXELS;
 use crate::dimensions::{MAX_BLOCK_LAYERS, MAX_FEATURES, dimension, divides, level_channels, positive};
 use crate::json::{Config, ConfigError};
+
+/// Side of a tile, in pixels, where the configuration has none.
+const DEFAULT_TILE_SIDE: usize = 512;
+/// The fewest latent positions along a tile: fewer could not overlap.
+const MIN_TILE_LATENT_SIDE: usize = 4;
 
 /// A checked configuration.
 #[derive(Clone, Debug, PartialEq)]
@@ -28,6 +34,8 @@ pub struct VaeConfig {
     pub post_quant_conv: bool,
     /// Whether the coarsest level has attention.
     pub mid_attention: bool,
+    /// Side of the tiles that large pictures are cut into, in pixels; a multiple of [`Self::scale`]. From `sample_size`.
+    pub tile_side: usize,
 }
 
 impl VaeConfig {
@@ -52,6 +60,7 @@ impl VaeConfig {
         for channels in &channels {
             divides(config, "norm_num_groups", groups, *channels)?;
         }
+        let tile_side = tile_side(config, 1 << (channels.len() - 1));
         Ok(Self {
             image_channels: 3,
             latent_channels: dimension(config, "latent_channels", 4, MAX_FEATURES)?,
@@ -66,6 +75,7 @@ impl VaeConfig {
             quant_conv: config.bool("use_quant_conv")?.unwrap_or(true),
             post_quant_conv: config.bool("use_post_quant_conv")?.unwrap_or(true),
             mid_attention: config.bool("mid_block_add_attention")?.unwrap_or(true),
+            tile_side,
         })
     }
 
@@ -73,4 +83,14 @@ impl VaeConfig {
     pub fn scale(&self) -> usize {
         1 << (self.channels.len() - 1)
     }
+}
+
+/// `sample_size`, the first number of a list, kept within what can be cut and is worth cutting.
+fn tile_side(config: &Config, scale: usize) -> usize {
+    let side = match config.value("sample_size") {
+        Some(Value::Array(sides)) => sides.first(),
+        side => side,
+    };
+    let side = side.and_then(Value::as_u64).map_or(DEFAULT_TILE_SIDE, |side| usize::try_from(side).unwrap_or(usize::MAX));
+    side.clamp(MIN_TILE_LATENT_SIDE * scale, MAX_WHOLE_SIDE_PIXELS.max(MIN_TILE_LATENT_SIDE * scale)) / scale * scale
 }

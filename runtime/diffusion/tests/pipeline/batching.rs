@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use diffusion::adapter::{Adapter, AdapterUse};
 use diffusion::model::Model;
-use diffusion::pipeline::{ImageState, InjectedTensors, PipelineError, Request, decode, prepare, step};
+use diffusion::picture::{GrayImage, RgbImage};
+use diffusion::pipeline::{ImageState, InjectedTensors, PipelineError, Request, Start, composed, decode, prepare, step};
 use diffusion::sampler::gaussian;
 use diffusion::text::{Embedding, NamedEmbedding, PromptSyntax};
 use diffusion::{Device, Tensor};
@@ -36,7 +37,19 @@ fn mixed_requests(model: &Model, adapters: &[Arc<Adapter>]) -> Vec<Request> {
         let adapter = |at: usize| Arc::clone(&adapters[at % adapters.len()]);
         chosen.iter().map(|(at, scale)| AdapterUse { adapter: adapter(*at), scale: *scale }).collect()
     };
+    if model.concat_channels() > 0 {
+        return vec![
+            Request { start: inpainting(64, 1.0), ..base.clone() },
+            Request { start: inpainting(64, 0.7), sampler: sampler("EulerDiscreteScheduler"), samples: 2, seed: 1, ..base.clone() },
+            Request { start: inpainting(64, 1.0), guidance_scale: 1.0, prompt: "other".into(), seed: 2, ..base.clone() },
+            Request { start: inpainting(128, 0.4), sampler: sampler("EulerAncestralDiscreteScheduler"), width: 128, seed: 3, ..base },
+        ];
+    }
     vec![
+        Request { start: inpainting(64, 1.0), eta: 0.3, seed: 7, ..base.clone() },
+        Request { start: inpainting(64, 0.7), sampler: sampler("EulerAncestralDiscreteScheduler"), samples: 2, seed: 8, ..base.clone() },
+        Request { start: image(64, 0.7), sampler: sampler("EulerDiscreteScheduler"), num_inference_steps: 5, seed: 9, ..base.clone() },
+        Request { start: image(128, 1.0), width: 128, guidance_scale: 1.0, seed: 10, ..base.clone() },
         base.clone(),
         Request { sampler: sampler("EulerDiscreteScheduler"), num_inference_steps: 4, seed: 1, ..base.clone() },
         Request { sampler: sampler("EulerAncestralDiscreteScheduler"), guidance_scale: 3.0, seed: 2, ..base.clone() },
@@ -59,6 +72,29 @@ fn mixed_requests(model: &Model, adapters: &[Arc<Adapter>]) -> Vec<Request> {
 
 fn every_adapter() -> Vec<Arc<Adapter>> {
     every_format().into_iter().map(|(_, tensors)| tensors.load().unwrap()).collect()
+}
+
+/// Colours that no two neighbours share.
+fn picture(width: usize) -> RgbImage {
+    RgbImage { width, height: 64, data: (0..width * 64 * 3).map(|at| (at * 89 % 251) as u8).collect() }
+}
+
+fn image(width: usize, strength: f64) -> Start {
+    Start::Image { image: Arc::new(picture(width)), strength }
+}
+
+/// White on the left, black on the right, a ramp between.
+fn inpainting(width: usize, strength: f64) -> Start {
+    let share = |at: usize| 255 - ((at % width).saturating_sub(width / 4) * 8).min(255) as u8;
+    let mask = GrayImage { width, height: 64, data: (0..width * 64).map(share).collect() };
+    Start::Inpaint { image: Arc::new(picture(width)), mask: Arc::new(mask), strength }
+}
+
+fn inpainting_model() -> Arc<Model> {
+    let mut tiny = TinyModel::default();
+    tiny.model_index["_class_name"] = json!("StableDiffusionInpaintPipeline");
+    tiny.unet["in_channels"] = json!(9);
+    tiny.load()
 }
 
 fn prepare_all(model: &Arc<Model>, adapters: &[Arc<Adapter>]) -> Vec<ImageState> {
@@ -128,8 +164,9 @@ fn row_bits_do_not_depend_on_its_batch() {
         &[4, 128],
         &[144, 4],
     );
-    for (tiny, adapters) in [(TinyModel::default(), every_adapter()), (linear_projection, vec![wide.load().unwrap()])] {
-        let model = tiny.load();
+    let every = || (TinyModel::default().load(), every_adapter());
+    let wide = (linear_projection.load(), vec![wide.load().unwrap()]);
+    for (model, adapters) in [every(), wide, (inpainting_model(), every_adapter())] {
         let expected: Vec<_> = prepare_all(&model, &adapters).into_iter().map(alone).collect();
         for seed in 0..4 {
             run_in_random_company(&model, &adapters, &expected, seed);
@@ -140,7 +177,7 @@ fn row_bits_do_not_depend_on_its_batch() {
 #[test]
 fn two_requests_that_differ_in_all_but_size_share_one_call() {
     let model = TinyModel::default().load();
-    let mut images: Vec<ImageState> = prepare_all(&model, &every_adapter()).into_iter().take(2).collect();
+    let mut images: Vec<ImageState> = prepare_all(&model, &every_adapter()).into_iter().skip(5).take(2).collect();
     let report = step(&mut images.iter_mut().collect::<Vec<_>>());
     assert_eq!((report.denoiser_calls, report.rows), (1, 4));
 }
@@ -168,7 +205,7 @@ fn failed_row_leaves_its_neighbours_alone() {
     let healthy = prepare(&model, &request, &InjectedTensors::default()).unwrap().remove(0);
     let expected = alone(healthy.clone());
     let latents = Tensor::full(f32::NAN, (1, 4, 8, 8), &Device::Cpu).unwrap();
-    let poisoned = InjectedTensors { latents_init: Some(latents), noise: Vec::new() };
+    let poisoned = InjectedTensors { latents_init: Some(latents), ..InjectedTensors::default() };
     let mut poisoned = prepare(&model, &request, &poisoned).unwrap().remove(0);
     let mut healthy = healthy;
     let report = step(&mut [&mut poisoned, &mut healthy]);
@@ -176,6 +213,46 @@ fn failed_row_leaves_its_neighbours_alone() {
     assert!(report.outcomes[1].is_ok());
     assert!(bits(healthy.latents()) == expected[1]);
     assert_eq!(poisoned.progress(), (0, 2));
+}
+
+#[test]
+fn finished_inpainting_is_its_picture_wherever_the_mask_is_black() {
+    for model in [TinyModel::default().load(), inpainting_model()] {
+        let start = inpainting(64, 1.0);
+        let request =
+            Request { width: 64, height: 64, num_inference_steps: 2, start: start.clone(), ..Request::with_defaults(&model, "a") };
+        let mut inpainted = prepare(&model, &request, &InjectedTensors::default()).unwrap().remove(0);
+        while !inpainted.is_finished() {
+            assert!(step(&mut [&mut inpainted]).outcomes[0].is_ok());
+        }
+        let made = composed(&inpainted, &decode(&inpainted).unwrap()).unwrap();
+        let Start::Inpaint { image, mask, .. } = start else { unreachable!("it is an inpainting") };
+        let pixels = made.data.as_chunks::<3>().0.iter().zip(image.data.as_chunks::<3>().0).zip(&mask.data);
+        let changed = |share: u8| pixels.clone().filter(|((made, original), of)| **of == share && made != original).count();
+        assert_eq!(changed(0), 0);
+        assert!(changed(255) > 500, "{}", changed(255));
+    }
+}
+
+#[test]
+fn what_a_model_cannot_begin_with_is_refused() {
+    let (model, inpaints) = (TinyModel::default().load(), inpainting_model());
+    let base = Request { width: 64, height: 64, num_inference_steps: 2, ..Request::with_defaults(&model, "a") };
+    let black = GrayImage { width: 64, height: 64, data: vec![0; 64 * 64] };
+    let short = RgbImage { width: 64, height: 64, data: vec![0; 7] };
+    for (model, start, word) in [
+        (&model, image(128, 0.5), "128×64"),
+        (&model, image(64, 0.0), "strength"),
+        (&model, image(64, f64::NAN), "strength"),
+        (&model, image(64, 0.2), "5 steps"),
+        (&model, Start::Image { image: Arc::new(short), strength: 1.0 }, "7 bytes"),
+        (&model, Start::Inpaint { image: Arc::new(picture(64)), mask: Arc::new(black), strength: 1.0 }, "black everywhere"),
+        (&inpaints, image(64, 1.0), "inpainting"),
+        (&inpaints, Start::Noise, "inpainting"),
+    ] {
+        let error = prepare(model, &Request { start, ..base.clone() }, &InjectedTensors::default()).unwrap_err();
+        assert!(error.is_invalid_request() && error.to_string().contains(word), "{error}");
+    }
 }
 
 #[test]

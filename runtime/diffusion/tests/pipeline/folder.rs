@@ -53,7 +53,7 @@ fn unserved_network_is_refused_by_file_key_and_value() {
         ("unet/config.json", "attention_head_dim", json!(3)),
         ("unet/config.json", "norm_num_groups", json!(7)),
         ("unet/config.json", "cross_attention_dim", json!(32)),
-        ("unet/config.json", "in_channels", json!(9)),
+        ("unet/config.json", "in_channels", json!(5)),
         ("vae/config.json", "act_fn", json!("relu")),
         ("text_encoder/config.json", "hidden_act", json!("relu")),
         ("model_index.json", "_class_name", json!("FluxPipeline")),

@@ -47,7 +47,10 @@ fn impossible_requests_are_the_requests_fault_and_say_what_would_do() {
         assert!(error.is_invalid_request(), "{error}");
         assert!(error.to_string().contains(word), "{error}");
     }
-    let injected = InjectedTensors { latents_init: Some(Tensor::zeros((1, 4, 8, 9), DType::F32, &Device::Cpu).unwrap()), noise: vec![] };
+    let injected = InjectedTensors {
+        latents_init: Some(Tensor::zeros((1, 4, 8, 9), DType::F32, &Device::Cpu).unwrap()),
+        ..InjectedTensors::default()
+    };
     assert!(prepare(&model, &good, &injected).unwrap_err().is_invalid_request());
 }
 
