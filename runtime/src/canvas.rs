@@ -13,7 +13,7 @@ use diffusion::pipeline::Start;
 use runtime_api::{ImageRequest, Task};
 
 use crate::engine::Defaults;
-use crate::request::{InvalidRequest, Limits, SIDE_MULTIPLE, check_size, small};
+use crate::request::{InvalidRequest, Limits, SIDE_MULTIPLE, check_size, small, uses};
 
 /// diffusers' defaults.
 const DEFAULT_IMAGE_TO_IMAGE_STRENGTH: f64 = 0.8;
@@ -49,8 +49,13 @@ impl Canvas {
     /// `None` where the task needs no picture.
     ///
     /// # Errors
-    /// [`InvalidRequest`] where a picture is missing, too small or too large for `limits`.
+    /// [`InvalidRequest`] where a picture is missing or not used, too small or too large for `limits`.
     pub fn new(request: &ImageRequest, pictures: &Pictures, limits: &Limits) -> Result<Option<Self>, InvalidRequest> {
+        for (field, is_given) in [("image", pictures.image.is_some()), ("mask_image", pictures.mask.is_some())] {
+            if is_given && !uses(request.task, field) {
+                return Err(InvalidRequest::Unused { field, task: request.task });
+            }
+        }
         if request.task == Task::TextToImage {
             return Ok(None);
         }
@@ -121,7 +126,11 @@ mod tests {
 
     fn pictures(width: usize, height: usize) -> Pictures {
         let image = RgbImage { width, height, data: vec![77; width * height * 3] };
-        Pictures { image: Some(image), mask: Some(GrayImage { width: 2, height: 1, data: vec![0, 255] }) }
+        Pictures { image: Some(image), mask: None }
+    }
+
+    fn masked(width: usize, height: usize) -> Pictures {
+        Pictures { mask: Some(GrayImage { width: 2, height: 1, data: vec![0, 255] }), ..pictures(width, height) }
     }
 
     fn canvas(task: Task, pictures: &Pictures, change: impl FnOnce(&mut ImageRequest)) -> Result<Canvas, InvalidRequest> {
@@ -139,10 +148,10 @@ mod tests {
 
     #[test]
     fn size_is_the_requests_or_the_images_rounded_down() {
-        for task in [Task::ImageToImage, Task::Inpaint] {
-            let own = canvas(task, &pictures(30, 17), |_| ()).unwrap();
+        for (task, pictures) in [(Task::ImageToImage, pictures(30, 17)), (Task::Inpaint, masked(30, 17))] {
+            let own = canvas(task, &pictures, |_| ()).unwrap();
             assert_eq!((own.width, own.height), (24, 16));
-            let asked = canvas(task, &pictures(30, 17), |request| request.width = Some(64)).unwrap();
+            let asked = canvas(task, &pictures, |request| request.width = Some(64)).unwrap();
             assert_eq!((asked.width, asked.height), (64, 16));
         }
         assert_eq!(canvas(Task::ImageToImage, &pictures(30, 7), |_| ()), Err(InvalidRequest::TooSmall { width: 30, height: 7 }));
@@ -152,18 +161,18 @@ mod tests {
     fn strength_is_diffusers_where_the_request_has_none() {
         let made = canvas(Task::ImageToImage, &pictures(8, 8), |_| ()).unwrap();
         assert!(matches!(made.start, Start::Image { strength: 0.8, .. }));
-        let made = canvas(Task::Inpaint, &pictures(8, 8), |_| ()).unwrap();
+        let made = canvas(Task::Inpaint, &masked(8, 8), |_| ()).unwrap();
         assert!(matches!(made.start, Start::Inpaint { strength: 1.0, .. }));
-        let made = canvas(Task::Inpaint, &pictures(8, 8), |request| request.strength = Some(0.25)).unwrap();
+        let made = canvas(Task::Inpaint, &masked(8, 8), |request| request.strength = Some(0.25)).unwrap();
         assert!(matches!(made.start, Start::Inpaint { strength: 0.25, .. }));
     }
 
     #[test]
     fn mask_of_any_size_comes_in_the_images_size_and_its_blur_counts_in_its_own_pixels() {
-        let (image, mask) = inpainting(canvas(Task::Inpaint, &pictures(16, 8), |_| ()).unwrap());
+        let (image, mask) = inpainting(canvas(Task::Inpaint, &masked(16, 8), |_| ()).unwrap());
         assert_eq!((image.width, image.height, mask.width, mask.height), (16, 8, 16, 8));
         assert_eq!((mask.data[0], mask.data[15]), (0, 255));
-        let (_, blurred) = inpainting(canvas(Task::Inpaint, &pictures(16, 8), |request| request.mask_blur = Some(4)).unwrap());
+        let (_, blurred) = inpainting(canvas(Task::Inpaint, &masked(16, 8), |request| request.mask_blur = Some(4)).unwrap());
         assert!(blurred.data[0] > 100 && blurred.data[15] < 160, "{:?}", &blurred.data[..16]);
     }
 
@@ -198,9 +207,10 @@ mod tests {
         let none = Pictures::default();
         let missing = canvas(Task::ImageToImage, &none, |_| ()).unwrap_err();
         assert_eq!(missing, InvalidRequest::Missing { field: "image", task: Task::ImageToImage });
-        let unmasked = Pictures { mask: None, ..pictures(8, 8) };
-        let missing = canvas(Task::Inpaint, &unmasked, |_| ()).unwrap_err();
+        let missing = canvas(Task::Inpaint, &pictures(8, 8), |_| ()).unwrap_err();
         assert_eq!(missing, InvalidRequest::Missing { field: "mask_image", task: Task::Inpaint });
+        let unused = canvas(Task::ImageToImage, &masked(8, 8), |_| ()).unwrap_err();
+        assert_eq!(unused, InvalidRequest::Unused { field: "mask_image", task: Task::ImageToImage });
     }
 
     #[test]

@@ -17,6 +17,7 @@ pub mod command;
 pub mod embeddings;
 pub mod engine;
 pub mod http;
+pub mod infotext;
 pub mod input;
 pub mod metrics;
 pub mod picture;

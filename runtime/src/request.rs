@@ -153,12 +153,11 @@ pub fn check(request: &ImageRequest, limits: &Limits) -> Result<(), InvalidReque
 /// # Errors
 /// [`InvalidRequest::Missing`] if its task needs one that it does not name.
 pub fn inputs(request: &ImageRequest) -> Result<Vec<(&'static str, &str)>, InvalidRequest> {
-    let is_needed = |field: &str| TASK_FIELDS.iter().any(|(name, tasks)| *name == field && tasks.contains(&request.task));
     let mut inputs = Vec::new();
     for (field, name, digest) in [("image", IMAGE, &request.image), ("mask_image", MASK, &request.mask_image)] {
         match digest {
             Some(digest) => inputs.push((name, digest.as_str())),
-            None if is_needed(field) => return Err(InvalidRequest::Missing { field, task: request.task }),
+            None if uses(request.task, field) => return Err(InvalidRequest::Missing { field, task: request.task }),
             None => {}
         }
     }
@@ -175,13 +174,19 @@ fn check_kind(request: &ImageRequest) -> Result<(), InvalidRequest> {
         return Err(InvalidRequest::Embeddings { count: request.embeddings.len() });
     }
     for field in request.extensions().filter(|field| !["embeddings", "adapters"].contains(field)) {
-        match TASK_FIELDS.iter().find(|(name, _)| *name == field) {
-            Some((_, tasks)) if tasks.contains(&request.task) => {}
-            Some(_) => return Err(InvalidRequest::Unused { field, task: request.task }),
-            None => return Err(InvalidRequest::Unserved { what: format!("the field {field}") }),
+        if !TASK_FIELDS.iter().any(|(name, _)| *name == field) {
+            return Err(InvalidRequest::Unserved { what: format!("the field {field}") });
+        }
+        if !uses(request.task, field) {
+            return Err(InvalidRequest::Unused { field, task: request.task });
         }
     }
     check_task(request)
+}
+
+/// Whether a field that only some tasks use is one of this task's.
+pub(crate) fn uses(task: Task, field: &str) -> bool {
+    TASK_FIELDS.iter().any(|(name, tasks)| *name == field && tasks.contains(&task))
 }
 
 fn check_task(request: &ImageRequest) -> Result<(), InvalidRequest> {

@@ -131,6 +131,25 @@ fn request_that_cannot_be_is_refused_by_name() {
 }
 
 #[test]
+fn picture_is_begun_with_another_one() {
+    let desk = Desk::with_model();
+    desk.works("generate", &[&SMALL[..], &["--prompt", "a", "--seed", "7", "--output", "one.png"]].concat());
+    let image = ["--prompt", "b", "--seed", "8", "--steps", "3", "--image", "one.png", "--output", "two.png"];
+    desk.works("generate", &[&image[..], &["--strength", "0.7"]].concat());
+    let (pixels, text) = desk.picture("two.png");
+    assert_eq!((pixels.width, pixels.height), (32, 16));
+    assert!(entry(&text, "parameters").unwrap().contains("Denoising strength: 0.7"), "{text:?}");
+    desk.works("generate", &[&image[..], &["--margins", "8,0,0,0", "--mask-blur", "0"]].concat());
+    let (wider, _) = desk.picture("two.png");
+    let (original, _) = desk.picture("one.png");
+    assert_eq!((wider.width, wider.height), (40, 16));
+    let kept = wider.rgb.chunks(40 * 3).map(|row| &row[8 * 3..]);
+    assert!(kept.eq(original.rgb.chunks(32 * 3)));
+    let said = desk.fails("generate", &["--prompt", "b", "--image", "model/model_index.json"]);
+    assert!(said.contains("model_index.json") && said.contains("PNG, JPEG or WebP"), "{said}");
+}
+
+#[test]
 fn whole_model_passes_inspection_and_a_cut_one_does_not() {
     let desk = Desk::with_model();
     let text = desk.works("inspect", &[]);
@@ -177,7 +196,7 @@ fn trace_refuses_tensors_that_do_not_fit_by_name() {
     for (name, shape, named) in [
         ("latents_init", vec![1, 4, 4, 2], "latents_init"),
         ("latents_init", vec![4, 2, 4], "latents_init"),
-        ("mask_image", vec![16, 32], "not served yet"),
+        ("mask_image", vec![16, 32], "does not use mask_image"),
         ("noise.1", vec![1, 4, 2, 4], "noise.0"),
     ] {
         write_tensors(&desk.path("in.safetensors"), &[(name, shape)]);

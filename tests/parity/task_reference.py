@@ -12,6 +12,8 @@ from diffusers.pipelines.stable_diffusion import pipeline_stable_diffusion_img2i
 import reference
 from task_cases import INPAINT, TaskCase
 
+LONGEST_WHOLE_SIDE = 1024  # pixels
+
 reference.DRAWING_MODULES += [vae, pipeline_stable_diffusion_img2img, pipeline_stable_diffusion_inpaint]
 
 
@@ -63,6 +65,8 @@ def run(loaded, case: TaskCase, sent: Pictures, seed: int) -> reference.Images:
     else:
         # This pipeline takes the image's own size.
         said |= {"image": pipeline.image_processor.resize(sent.image, height, width)}
+    # The runtime's rule of when there are tiles; how they are cut is the autoencoder's own.
+    pipeline.vae.use_tiling = max(width, height) > LONGEST_WHOLE_SIDE
     steps = []
 
     def keep(_pipeline, _step, _timestep, tensors):
@@ -79,6 +83,7 @@ def run(loaded, case: TaskCase, sent: Pictures, seed: int) -> reference.Images:
             output_type="np",
             **said,
         ).images
+    pipeline.vae.use_tiling = False
     # A picture's latents are drawn once for all images there, once for each image here.
     draws = {f"noise.{at}": numpy.repeat(draw, case.samples // draw.shape[0], axis=0) for at, draw in enumerate(drawn)}
     return reference.Images(draws, numpy.stack(steps), image)

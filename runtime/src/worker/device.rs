@@ -23,6 +23,7 @@ use super::loader::{Order, Report};
 use super::replica::Shared;
 use super::running::Running;
 use crate::engine::{Candidate, Engine, EngineError, Request};
+use crate::infotext::infotext;
 use crate::request::complete;
 use crate::residency::Residency;
 use models::Pending;
@@ -200,9 +201,9 @@ impl<E: Engine> DeviceThread<E> {
             return self.waiting.push_front(generation);
         };
         drop(generation.place.take());
-        let defaults = self.engine.facts(&model).defaults;
+        let facts = self.engine.facts(&model);
         let (asked, canvas) = (&generation.dispatch.request, generation.canvas.take());
-        let request = match complete(asked, canvas.as_ref(), &defaults, &self.shared.limits.request, generation.seed) {
+        let request = match complete(asked, canvas.as_ref(), &facts.defaults, &self.shared.limits.request, generation.seed) {
             Ok(request) => Request {
                 embeddings: std::mem::take(&mut generation.embeddings),
                 adapters: std::mem::take(&mut generation.adapters),
@@ -210,6 +211,8 @@ impl<E: Engine> DeviceThread<E> {
             },
             Err(error) => return generation.ending.failed(FailureReason::InvalidRequest, error.to_string()),
         };
+        let name = &generation.dispatch.model.id;
+        generation.infotexts = (0..request.samples).map(|sample| infotext(&request, &facts, name, sample)).collect();
         let engine = Arc::clone(&self.engine);
         match self.guarded(|| engine.prepare(&model, &request)) {
             Ok(images) => {

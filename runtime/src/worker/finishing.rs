@@ -13,7 +13,8 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use super::generation::Generation;
 use super::running::milliseconds;
-use crate::picture::{Pixels, encode_png};
+use crate::infotext;
+use crate::picture::{MAX_TEXT_ENTRIES, Pixels, encode_png};
 use crate::upload::Uploader;
 
 /// Images of one generation that are on their way at once.
@@ -46,11 +47,12 @@ impl Finisher {
     }
 
     async fn store(&self, generation: Generation, pixels: Vec<Pixels>, mut timings: Timings) {
-        let Generation { dispatch, deadline, mut ending, .. } = generation;
+        let Generation { dispatch, deadline, mut ending, infotexts, .. } = generation;
         let began = Instant::now();
         let all = async {
-            let images = dispatch.outputs.iter().zip(pixels).map(Ok::<_, (FailureReason, String)>);
-            let store = |(target, pixels)| self.store_one(target, pixels, &dispatch.metadata);
+            let images = dispatch.outputs.iter().zip(pixels).zip(&infotexts).map(Ok::<_, (FailureReason, String)>);
+            let store =
+                |((target, pixels), infotext): ((_, _), &String)| self.store_one(target, pixels, text(&dispatch.metadata, infotext));
             futures::stream::iter(images).try_for_each_concurrent(PARALLEL_UPLOADS, store).await
         };
         let stored = tokio::select! {
@@ -69,8 +71,7 @@ impl Finisher {
         }
     }
 
-    async fn store_one(&self, target: &OutputTarget, pixels: Pixels, text: &[(String, String)]) -> Result<(), (FailureReason, String)> {
-        let text = text.to_vec();
+    async fn store_one(&self, target: &OutputTarget, pixels: Pixels, text: Vec<(String, String)>) -> Result<(), (FailureReason, String)> {
         let encoded = tokio::task::spawn_blocking(move || encode_png(&pixels, &text)).await;
         let png = match encoded {
             Ok(Ok(png)) => png,
@@ -80,6 +81,15 @@ impl Finisher {
         let stored = self.uploader.put(target, Bytes::from(png)).await;
         stored.map_err(|error| (FailureReason::OutputRejected, error.to_string()))
     }
+}
+
+/// The dispatch's own entries, and how the image was made unless they say so or leave no room.
+fn text(metadata: &[(String, String)], made_with: &str) -> Vec<(String, String)> {
+    let mut text = metadata.to_vec();
+    if text.len() < MAX_TEXT_ENTRIES && text.iter().all(|(key, _)| key != infotext::KEY) {
+        text.push((infotext::KEY.to_owned(), made_with.to_owned()));
+    }
+    text
 }
 
 /// Encodes a preview and tells it. The outcome is delivered after it, as the stream stays open while `teller` lives.

@@ -23,6 +23,8 @@ pub(super) struct Generation {
     pub(super) adapters: Vec<AdapterUse>,
     /// Made of its pictures before it waits for the device; `None` where its task needs none.
     pub(super) canvas: Option<Canvas>,
+    /// What each image is made with, for other tools; known once it starts.
+    pub(super) infotexts: Vec<String>,
     /// Used where the request names none.
     pub(super) seed: u64,
     pub(super) accepted: Instant,

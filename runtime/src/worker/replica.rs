@@ -211,6 +211,7 @@ impl Replica {
             embeddings,
             adapters,
             canvas: None,
+            infotexts: Vec::new(),
             seed: rand::random(),
             accepted,
             deadline,

@@ -13,7 +13,14 @@ async fn image_is_stored_with_its_metadata() {
     house.send(&dispatch).await.done().await;
     let (pixels, text) = house.storage.picture("x").unwrap();
     assert_eq!((pixels.width, pixels.height), (16, 8));
-    assert_eq!(text, dispatch.metadata);
+    assert_eq!(text[..1], dispatch.metadata);
+    assert_eq!(text[1].0, "parameters");
+    assert!(text[1].1.starts_with("a red circle\nSteps: 4, ") && text[1].1.contains("Seed: 7, Size: 16x8"), "{text:?}");
+
+    dispatch.metadata = vec![("parameters".to_owned(), "the router's own".to_owned())];
+    dispatch.outputs = vec![house.storage.target("y")];
+    house.send(&dispatch).await.done().await;
+    assert_eq!(house.storage.picture("y").unwrap().1, dispatch.metadata);
 }
 
 #[tokio::test]
