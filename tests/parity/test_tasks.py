@@ -59,25 +59,29 @@ def test_given_latents_stand_for_the_image(runtime_binary, folders, tmp_path):
     assert not numpy.array_equal(first, without)
 
 
+IMAGE = {"image": numpy.ones((64, 64, 3), numpy.float32)}
+WHITE = IMAGE | {"mask_image": numpy.ones((64, 64), numpy.float32)}
+BLACK = IMAGE | {"mask_image": numpy.zeros((8, 8), numpy.float32)}
+LATENTS = {"image_latents": numpy.zeros((1, 4, 8, 8), numpy.float32)}
+
+
 @pytest.mark.parametrize(
     ("task", "pipeline", "tensors", "change", "words"),
     [
         ("image_to_image", "base", {}, {}, "needs image"),
-        ("inpaint", "base", {"image": numpy.zeros((64, 64, 3), numpy.float32)}, {}, "needs mask_image"),
-        ("inpaint", "base", {"mask_image": numpy.zeros((8, 8), numpy.float32)}, {}, "black everywhere"),
-        ("image_to_image", "base", {}, {"strength": 0}, "strength 0"),
-        ("image_to_image", "base", {}, {"strength": 2}, "strength 2"),
-        ("image_to_image", "base", {"image": numpy.zeros((64, 64, 3), numpy.float32)}, {"strength": 0.1}, "at least 10 steps"),
-        ("image_to_image", "inpainting", {"image": numpy.zeros((64, 64, 3), numpy.float32)}, {}, "needs an image and a mask"),
+        ("inpaint", "base", IMAGE, {}, "needs mask_image"),
+        ("inpaint", "base", BLACK, {}, "black everywhere"),
+        ("image_to_image", "base", IMAGE, {"strength": 0}, "strength 0"),
+        ("image_to_image", "base", IMAGE, {"strength": 2}, "strength 2"),
+        ("image_to_image", "base", IMAGE, {"strength": 0.1}, "at least 10 steps"),
+        ("image_to_image", "base", WHITE, {}, "does not use mask_image"),
+        ("image_to_image", "inpainting", IMAGE, {}, "needs an image and a mask"),
         ("text_to_image", "inpainting", {}, {}, "needs an image and a mask"),
         ("text_to_image", "base", {}, {"strength": 0.5}, "does not use strength"),
-        ("inpaint", "base", {"image_latents": numpy.zeros((1, 4, 8, 8), numpy.float32)}, {}, "image_latents"),
+        ("inpaint", "base", WHITE | LATENTS, {}, "image_latents"),
     ],
 )
 def test_what_cannot_be_is_refused_with_words(task, pipeline, tensors, change, words, runtime_binary, folders, tmp_path):
-    white = {"image": numpy.ones((64, 64, 3), numpy.float32), "mask_image": numpy.ones((64, 64), numpy.float32)}
-    if words.startswith("needs") and not words.startswith("needs an"):
-        white = {}
     request = {"task": task, "prompt": "a", "num_inference_steps": 6} | change
     with pytest.raises(TraceFailed, match=words):
-        trace(runtime_binary, folders[pipeline], request, white | tensors, tmp_path, "refused")
+        trace(runtime_binary, folders[pipeline], request, tensors, tmp_path, "refused")
