@@ -204,7 +204,7 @@ def full(weight, random):
     return Module({".diff": difference, ".diff_b": bias}, difference.double(), bias.double())
 
 
-def make(pipeline, form, names, layers, path, seed, dtype=torch.float32, rank=None):
+def make(pipeline, form, names, layers, path, seed, dtype=torch.float32, rank=None, metadata=None):
     """Writes an adapter for `layers` and returns its modules by layer."""
     random, modules, stored = Random(seed, rank), {}, {}
     for layer in layers:
@@ -215,7 +215,7 @@ def make(pipeline, form, names, layers, path, seed, dtype=torch.float32, rank=No
             module = dataclasses.replace(module, bias=None, tensors={k: v for k, v in module.tensors.items() if k != ".diff_b"})
         modules[layer] = module
         stored |= {names(layer) + end: tensor.to(dtype).contiguous() for end, tensor in module.tensors.items()}
-    safetensors.torch.save_file(stored, path)
+    safetensors.torch.save_file(stored, path, metadata)
     return modules
 
 

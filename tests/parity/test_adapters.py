@@ -1,5 +1,6 @@
 """Adapters asked for by a request draw what diffusers draws: with peft for LoRA, with weights merged by formula for the rest."""
 
+import json
 import zlib
 
 import numpy
@@ -93,6 +94,25 @@ def test_lora_draws_what_peft_draws(form, strength, runtime_binary, folders, pip
         pipeline.unload_lora_weights()
     ours = trace(runtime_binary, folders["base"], request, expected.draws, tmp_path, "adapted")
     compare(expected, ours, record, f"peft, {case.name}")
+
+
+def test_alpha_in_a_diffusers_files_metadata_counts(runtime_binary, folders, pipelines, record, tmp_path):
+    pipeline = pipelines("base")
+    form, names, layers = PEFT_FORMATS["diffusers with peft"]
+    settings = {}
+    for part, of_part in [("unet", UNET_LAYERS), ("text_encoder", TEXT_LAYERS)]:
+        settings |= {f"{part}.r": PEFT_RANK, f"{part}.lora_alpha": 3 * PEFT_RANK, f"{part}.target_modules": of_part}
+    metadata = {"format": "pt", "lora_adapter_metadata": json.dumps(settings)}
+    adapter_files.make(pipeline, form, names, layers, tmp_path / "adapter.safetensors", 22, rank=PEFT_RANK, metadata=metadata)
+    case, request = adapted("alpha in metadata", [0.2], [tmp_path / "adapter.safetensors"])
+    try:
+        pipeline.load_lora_weights(tmp_path, weight_name="adapter.safetensors", adapter_name="one")
+        pipeline.set_adapters(["one"], [0.2])
+        expected = reference.run(pipeline, case, seed=22)
+    finally:
+        pipeline.unload_lora_weights()
+    ours = trace(runtime_binary, folders["base"], request, expected.draws, tmp_path, "adapted")
+    compare(expected, ours, record, "peft, alpha in metadata")
 
 
 def test_two_loras_at_once_draw_what_peft_draws(runtime_binary, folders, pipelines, record, tmp_path):

@@ -25,6 +25,7 @@ mod names;
 mod patch;
 mod rows;
 mod shapes;
+mod training_record;
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};

@@ -9,6 +9,7 @@ use serde::Serialize;
 use super::names::{Slot, split};
 use super::patch::{Delta, Magnitude, PatchKind, WeightPatch};
 use super::shapes::{Module, Plan};
+use super::training_record::TrainingRecord;
 use super::{Adapter, AdapterError, MAX_ADAPTER_BYTES, MAX_ADAPTER_TENSORS, matrix};
 use crate::family;
 use crate::weights::{SafetensorsFolder, StoredDtype, TensorIndex, WeightSource, open_file, sha256_of_file};
@@ -19,6 +20,7 @@ pub struct AdapterFile {
     path: PathBuf,
     weights: SafetensorsFolder,
     modules: Vec<(Module, Plan)>,
+    record: TrainingRecord,
     family: Option<&'static str>,
 }
 
@@ -59,7 +61,8 @@ impl AdapterFile {
         let shapes = |module: &Module| (module.name.clone(), module.shape(Slot::Down).map(<[usize]>::to_vec));
         let names: Vec<_> = modules.iter().map(|(module, _)| shapes(module)).collect();
         let family = family::of_adapter(names.iter().map(|(name, shape)| (name.as_str(), shape.as_deref())));
-        Ok(Self { path: path.to_path_buf(), weights, modules, family })
+        let record = TrainingRecord::of(weights.index());
+        Ok(Self { path: path.to_path_buf(), weights, modules, record, family })
     }
 
     /// The sha256 of the file, in hex. Reads everything.
@@ -140,6 +143,7 @@ impl AdapterFile {
         };
         let factor = match (read(Slot::Alpha)?, plan.rank) {
             (Some(alpha), Some(rank)) => f64::from(alpha.flatten_all()?.to_vec1::<f32>()?.first().copied().unwrap_or(1.0)) / rank as f64,
+            (None, Some(rank)) if plan.kind == PatchKind::LowRank => self.record.factor(&module.name, rank).unwrap_or(1.0),
             _ => 1.0,
         };
         let bias = read(Slot::FullBias)?.map(|bias| bias.flatten_all()?.to_dtype(dtype)?.to_device(device)).transpose()?;

@@ -102,7 +102,7 @@ pub enum InvalidRequest {
         /// Counted from 1, in the request's order.
         number: usize,
         /// Why not.
-        source: AdapterError,
+        source: Box<AdapterError>,
     },
     /// A prompt that is not acceptable.
     #[error("{field}: {source}")]

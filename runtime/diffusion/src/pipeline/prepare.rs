@@ -75,7 +75,7 @@ fn bind(model: &Model, request: &Request) -> Result<AdapterSet, PipelineError> {
     let bound = asked.map(|(asked, number)| {
         model.bind(asked).map_err(|source| match source {
             AdapterError::Tensor(source) => PipelineError::Tensor(source),
-            source => InvalidRequest::Adapter { number, source }.into(),
+            source => InvalidRequest::Adapter { number, source: Box::new(source) }.into(),
         })
     });
     Ok(AdapterSet::new(bound.collect::<Result<Vec<_>, PipelineError>>()?))

@@ -3,11 +3,13 @@
 //! Stricter than "it parses": names are unique, every size is computed without overflow, the byte ranges lie in the file, touch
 //! each other and leave nothing between or behind them. Pure: takes bytes, allocates no more than the header's own size allows.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
 
 use serde::Deserialize;
-use serde::de::{Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
+use serde_json::Value;
 
 use super::StoredDtype;
 
@@ -28,6 +30,8 @@ const LENGTH_BYTES: u64 = 8;
 pub struct Header {
     /// Tensors in the order of the file.
     pub tensors: Vec<(String, HeaderEntry)>,
+    /// What the file says of itself besides; texts alone.
+    pub metadata: BTreeMap<String, String>,
 }
 
 /// One tensor of a header.
@@ -144,8 +148,8 @@ pub fn parse_header(file: &[u8]) -> Result<Header, HeaderError> {
     // Both fit: header_length has compared them with the file's size.
     let text = &file[LENGTH_BYTES as usize..(LENGTH_BYTES + length) as usize];
     let text = std::str::from_utf8(text).map_err(|_| HeaderError::NotText)?;
-    let RawHeader(raw) = serde_json::from_str(text)?;
-    check(raw, LENGTH_BYTES + length, file_bytes)
+    let RawHeader { entries, metadata } = serde_json::from_str(text)?;
+    Ok(Header { metadata, ..check(entries, LENGTH_BYTES + length, file_bytes)? })
 }
 
 /// Turns claims into facts: `start` is where the tensors' bytes begin.
@@ -184,7 +188,7 @@ fn check(raw: Vec<(String, RawEntry)>, start: u64, file_bytes: u64) -> Result<He
         before = name;
     }
     match file_bytes - covered {
-        0 => Ok(Header { tensors }),
+        0 => Ok(Header { tensors, metadata: BTreeMap::new() }),
         extra => Err(HeaderError::TrailingBytes { extra }),
     }
 }
@@ -199,7 +203,10 @@ fn byte_size(dtype: StoredDtype, shape: &[u64]) -> Option<u64> {
 }
 
 /// Claims as they stand in the file, in its order.
-struct RawHeader(Vec<(String, RawEntry)>);
+struct RawHeader {
+    entries: Vec<(String, RawEntry)>,
+    metadata: BTreeMap<String, String>,
+}
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -227,14 +234,17 @@ impl<'de> Visitor<'de> for HeaderVisitor {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<RawHeader, A::Error> {
-        let mut entries = Vec::new();
+        let (mut entries, mut metadata) = (Vec::new(), BTreeMap::new());
         let mut names = std::collections::HashSet::new();
         while let Some(name) = map.next_key::<String>()? {
             if !names.insert(name.clone()) {
                 return Err(A::Error::custom(format_args!("the name `{}` occurs twice", shortened(&name))));
             }
             if name == "__metadata__" {
-                map.next_value::<IgnoredAny>()?;
+                // Anything may stand here; what is no text is not kept.
+                if let Value::Object(all) = map.next_value::<Value>()? {
+                    metadata = all.into_iter().filter_map(|(key, value)| Some((key, value.as_str()?.to_owned()))).collect();
+                }
                 continue;
             }
             if name.len() > MAX_NAME_BYTES {
@@ -246,7 +256,7 @@ impl<'de> Visitor<'de> for HeaderVisitor {
             let entry = map.next_value::<RawEntry>()?;
             entries.push((name, entry));
         }
-        Ok(RawHeader(entries))
+        Ok(RawHeader { entries, metadata })
     }
 }
 

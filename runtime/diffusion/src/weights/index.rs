@@ -121,6 +121,7 @@ impl TensorInfo {
 pub struct TensorIndex {
     files: Vec<PathBuf>,
     tensors: BTreeMap<String, TensorInfo>,
+    metadata: BTreeMap<String, String>,
 }
 
 impl TensorIndex {
@@ -128,6 +129,7 @@ impl TensorIndex {
     pub(super) fn add(&mut self, path: &Path, header: Header) -> Result<(), WeightsError> {
         let file = self.files.len();
         self.files.push(path.to_path_buf());
+        self.metadata.extend(header.metadata);
         for (name, entry) in header.tensors {
             if let Some(earlier) = self.tensors.get(&name) {
                 let first = self.files[earlier.file].clone();
@@ -137,6 +139,11 @@ impl TensorIndex {
             self.tensors.insert(name, info);
         }
         Ok(())
+    }
+
+    /// What the files say of themselves under `key`; text that nobody checked.
+    pub fn metadata(&self, key: &str) -> Option<&str> {
+        self.metadata.get(key).map(String::as_str)
     }
 
     /// The tensor called `name`.
