@@ -66,6 +66,7 @@ pub fn normalise(
         width: Some(canvas.size.width),
         height: Some(canvas.size.height),
         margins: canvas.margins,
+        mask_blur: canvas.mask_blur,
         num_inference_steps: Some(steps),
         guidance_scale: Some(request.guidance_scale.unwrap_or(defaults.guidance_scale)),
         sampler: Some(sampler),

@@ -9,12 +9,18 @@ use crate::refusal::Refusal;
 
 /// Pixels that are drawn along an edge where an outpainting would leave no room at all, at least.
 const EDGE_MIN_PIXELS: u32 = 8;
+/// Over which an outpainting fades into its picture where nobody says.
+const DEFAULT_OVERLAP_PIXELS: u32 = 16;
+/// Of the picture's shorter side: a wider overlap, as clients send it by default, would leave little of a small picture.
+const OVERLAP_LIMIT_FRACTION: u32 = 4;
 
 /// Of the images that will be made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Canvas {
     pub(super) size: Size,
     pub(super) margins: Option<Margins>,
+    /// Of an outpainting: pixels of the picture over which the new fades into it; of anything else what the request says.
+    pub(super) mask_blur: Option<u32>,
 }
 
 /// The sides that the request names.
@@ -44,7 +50,12 @@ pub(super) fn canvas(request: &ImageRequest, limits: &Limits, image: Option<Size
         }),
         _ => None,
     };
-    Ok(Canvas { size, margins })
+    let mask_blur = margins.map_or(request.mask_blur, |margins| {
+        let across = size.width - margins.left - margins.right;
+        let down = size.height - margins.top - margins.bottom;
+        Some(request.mask_blur.unwrap_or(DEFAULT_OVERLAP_PIXELS).min(across.min(down) / OVERLAP_LIMIT_FRACTION))
+    });
+    Ok(Canvas { size, margins, mask_blur })
 }
 
 /// What a side may be.
@@ -209,6 +220,21 @@ mod tests {
             "at most a quarter"
         );
         assert_eq!(made(&ImageRequest { mask_blur: None, ..square }, 64, 64), (64, 64, Some([8, 8, 8, 8])));
+    }
+
+    #[test]
+    fn an_outpaintings_overlap_leaves_most_of_its_picture() {
+        let overlap = |asked, width, height| {
+            let request = ImageRequest { mask_blur: asked, ..request(Task::Outpaint, Some(128), Some(128)) };
+            canvas(&request, &limits(), Some(Size { width, height }), DEFAULT).unwrap().mask_blur
+        };
+        assert_eq!(overlap(Some(10), 64, 64), Some(10));
+        assert_eq!(overlap(Some(64), 64, 96), Some(16));
+        assert_eq!(overlap(Some(64), 512, 256), Some(16), "as it stands, scaled down to 128×64");
+        assert_eq!(overlap(None, 100, 100), Some(16));
+        assert_eq!(overlap(None, 2, 2), Some(0));
+        let inpaint = ImageRequest { mask_blur: Some(200), ..request(Task::Inpaint, None, None) };
+        assert_eq!(canvas(&inpaint, &limits(), Some(DEFAULT), DEFAULT).unwrap().mask_blur, Some(200));
     }
 
     #[test]

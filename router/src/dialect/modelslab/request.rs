@@ -104,7 +104,8 @@ pub struct PictureFields {
     /// picture is kept.
     #[schema(value_type = Option<f64>)]
     pub strength: (),
-    /// Of an outpainting: pixels of the picture's edge over which the new fades into it, at most 256.
+    /// Of an outpainting: pixels of the picture's edge over which the new fades into it, at most 256 and a quarter of its shorter side;
+    /// 16 by default.
     #[schema(value_type = Option<u32>)]
     pub overlap_width: (),
 }

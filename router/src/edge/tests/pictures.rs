@@ -159,11 +159,11 @@ async fn outpainting_puts_the_picture_in_the_middle() {
             "guidance_scale": 7.5
         });
         let (status, body) = stage.post(path, call).await;
-        assert_eq!((status, &body["status"], &body["meta"]["overlap_width"]), (200, &json!("success"), &json!(64)), "{path}: {body}");
+        assert_eq!((status, &body["status"], &body["meta"]["overlap_width"]), (200, &json!("success"), &json!(18)), "{path}: {body}");
         let (dispatch, inputs) = stage.last_received();
         assert_dispatched(&dispatch, &inputs, &[&red()]);
         let request = &dispatch.request;
-        assert_eq!((request.task, request.width, request.height, request.mask_blur), (Task::Outpaint, Some(128), Some(112), Some(64)));
+        assert_eq!((request.task, request.width, request.height, request.mask_blur), (Task::Outpaint, Some(128), Some(112), Some(18)));
         assert_eq!(request.margins, Some(Margins { left: 28, right: 28, top: 8, bottom: 8 }));
         assert_eq!(request.negative_prompt.as_deref(), Some("low quality"));
     }
@@ -172,7 +172,7 @@ async fn outpainting_puts_the_picture_in_the_middle() {
         (status, &body["meta"]["prompt"], &body["meta"]["W"], &body["meta"]["H"]),
         (200, &json!("high quality"), &json!(104), &json!(144))
     );
-    assert_eq!(stage.last_received().0.request.mask_blur, Some(256));
+    assert_eq!(stage.last_received().0.request.mask_blur, Some(18));
 }
 
 #[tokio::test]
