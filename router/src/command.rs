@@ -23,7 +23,7 @@ pub struct CommandLine {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    Local(Local),
+    Local(Box<Local>),
     /// Make and manage API keys.
     #[command(subcommand)]
     Key(Key),
@@ -131,7 +131,7 @@ impl CommandLine {
         log_to_standard_error();
         let runtime = tokio::runtime::Runtime::new()?;
         let result: Result<(), LocalError> = match self.command {
-            Command::Local(options) => runtime.block_on(local::serve(options)),
+            Command::Local(options) => runtime.block_on(local::serve(*options)),
             Command::Key(Key::Create(options)) => runtime.block_on(local::create_key(&options)).map(|key| println!("{}", key.expose())),
         };
         // A call that hangs in a blocking read must not keep the process.

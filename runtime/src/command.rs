@@ -25,7 +25,7 @@ pub struct CommandLine {
 #[derive(Debug, Subcommand)]
 enum Command {
     Serve(serve::Serve),
-    Generate(generate::Generate),
+    Generate(Box<generate::Generate>),
     Inspect(inspect::Inspect),
     Trace(trace::Trace),
 }
