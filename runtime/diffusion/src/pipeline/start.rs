@@ -119,8 +119,8 @@ impl Start {
         let kept = |steps: usize| ((steps as f64 * strength) as usize).min(steps);
         match kept(steps) {
             0 => {
-                let least = (1.0 / strength).floor() as usize;
-                let least = (least..).find(|steps| kept(*steps) > 0).unwrap_or(usize::MAX);
+                let near = (1.0 / strength) as usize;
+                let least = if kept(near) > 0 { near } else { near.saturating_add(1) };
                 Err(InvalidStart::NoStep { strength: *strength, steps, least }.into())
             }
             kept => Ok((steps - kept) * per_step),
