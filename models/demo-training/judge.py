@@ -99,6 +99,13 @@ def best_template(mask: numpy.ndarray) -> tuple[str, float, float, int]:
     return best
 
 
+def stand_out(pixels: numpy.ndarray, background: numpy.ndarray, surely: numpy.ndarray) -> tuple[numpy.ndarray, numpy.ndarray]:
+    """The colour of what differs from the background, from where it `surely` does, and where it is: bool [h, w]."""
+    inner = numpy.median(pixels[surely], 0)
+    axis = inner - background
+    return inner, (pixels - background) @ axis / (axis @ axis) > 0.5
+
+
 def read(image: numpy.ndarray) -> Reading:
     """What `image`, u8 [64, 64, 3], shows."""
     if image.shape != (IMAGE_SIZE, IMAGE_SIZE, 3):
@@ -114,9 +121,7 @@ def read(image: numpy.ndarray) -> Reading:
     contrast = float(numpy.percentile(distance, 98))
     if contrast < MIN_CONTRAST:
         return Reading(None, None, name, None, 0.0, False)
-    inner = numpy.median(pixels[distance > 0.75 * contrast], 0)
-    axis = inner - background
-    mask = (pixels - background) @ axis / (axis @ axis) > 0.5
+    inner, mask = stand_out(pixels, background, distance > 0.75 * contrast)
     shape, radius, overlap, offset = best_template(mask)
     seen = overlap >= MIN_OVERLAP
     return Reading(

@@ -6,6 +6,7 @@ import zlib
 import numpy
 import pytest
 import torch
+from peft import LoraConfig
 
 import adapter_files
 import comparison
@@ -101,8 +102,9 @@ def test_alpha_in_a_diffusers_files_metadata_counts(runtime_binary, folders, pip
     form, names, layers = PEFT_FORMATS["diffusers with peft"]
     settings = {}
     for part, of_part in [("unet", UNET_LAYERS), ("text_encoder", TEXT_LAYERS)]:
-        settings |= {f"{part}.r": PEFT_RANK, f"{part}.lora_alpha": 3 * PEFT_RANK, f"{part}.target_modules": of_part}
-    metadata = {"format": "pt", "lora_adapter_metadata": json.dumps(settings)}
+        config = LoraConfig(r=PEFT_RANK, lora_alpha=3 * PEFT_RANK, target_modules=of_part).to_dict()
+        settings |= {f"{part}.{key}": value for key, value in config.items()}
+    metadata = {"format": "pt", "lora_adapter_metadata": json.dumps(settings, default=list)}
     adapter_files.make(pipeline, form, names, layers, tmp_path / "adapter.safetensors", 22, rank=PEFT_RANK, metadata=metadata)
     case, request = adapted("alpha in metadata", [0.2], [tmp_path / "adapter.safetensors"])
     try:
