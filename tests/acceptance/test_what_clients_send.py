@@ -6,6 +6,7 @@ import pytest
 import requests
 
 from asking import RED_CIRCLE, TEXT_TO_IMAGE, assert_success
+from picture import same_pixels
 
 QUICK = RED_CIRCLE | {"num_inference_steps": 4}
 STRINGS = {
@@ -85,6 +86,18 @@ def test_a_call_that_names_no_model_gets_the_first(house, key, model_id):
     answer = house.post(TEXT_TO_IMAGE, body).json()
     assert_success(house, answer)
     assert answer["meta"]["model_id"] == "demo"
+
+
+def test_weights_in_a_prompt_change_the_picture_and_escaped_brackets_do_not_weigh(house, key):
+    def make(prompt):
+        answer = house.post(TEXT_TO_IMAGE, QUICK | {"key": key, "seed": 3, "prompt": prompt}).json()
+        assert answer["meta"]["prompt"] == prompt
+        return assert_success(house, answer)[0]
+
+    plain = make("a red circle on a blue background")
+    assert same_pixels(plain, make("a (red:1.0) circle on a blue background"))
+    assert not same_pixels(plain, make("a (red:1.6) circle on a blue background"))
+    assert not same_pixels(make("a (red) circle"), make(r"a \(red\) circle"))
 
 
 def test_a_body_in_chunks_is_read_to_its_end(house, key):

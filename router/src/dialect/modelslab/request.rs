@@ -1,6 +1,6 @@
 //! What callers of ModelsLab's dialect send.
 
-use runtime_api::{ImageRequest, Task};
+use runtime_api::{ImageRequest, PromptSyntax, Task};
 use serde::Deserialize;
 use utoipa::ToSchema;
 
@@ -30,6 +30,7 @@ pub struct TextToImageFields {
     /// The model; may be left out, then it is the first of the list of models.
     #[serde(deserialize_with = "lenient::filled_text")]
     pub model_id: Option<String>,
+    /// AUTOMATIC1111's syntax: `(a)`, `[a]`, `(a:1.2)`, `BREAK`, and `<lora:ID:STRENGTH>`; brackets that are meant are written `\(`.
     #[serde(deserialize_with = "lenient::text")]
     #[schema(example = "a red circle on a blue background")]
     pub prompt: Option<String>,
@@ -212,6 +213,8 @@ fn translate(call: TextToImageFields) -> Result<ImageRequest, Refusal> {
     let sampler = sampler::choose("scheduler", call.scheduler.as_deref(), call.use_karras_sigmas, call.algorithm_type.as_deref())?;
     let (prompt, tagged) = adapters::take_tags(&call.prompt.unwrap_or_default())?;
     let mut request = ImageRequest::text_to_image(call.model_id.unwrap_or_default().trim(), prompt);
+    // The vendor's own examples are full of brackets.
+    request.prompt_syntax = PromptSyntax::Weighted;
     request.negative_prompt = call.negative_prompt;
     request.width = call.width;
     request.height = call.height;

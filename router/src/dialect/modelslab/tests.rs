@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use runtime_api::{Failure, FailureReason, ImageRequest, Task, Timings, WeightsTier};
+use runtime_api::{Failure, FailureReason, ImageRequest, PromptSyntax, Task, Timings, WeightsTier};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -36,6 +36,7 @@ fn body_of_the_quick_start_is_translated() {
         height: Some(64),
         num_inference_steps: Some(20),
         guidance_scale: Some(5.0),
+        prompt_syntax: PromptSyntax::Weighted,
         ..ImageRequest::text_to_image("demo", "a red circle on a blue background")
     };
     assert_eq!(parsed.submission.request, expected);
@@ -67,7 +68,8 @@ fn body_of_texts_and_unset_fields_is_translated() {
 #[test]
 fn body_without_a_model_or_sizes_leaves_them_open() {
     let parsed = parse(&json!({ "key": "k", "prompt": "a cat" })).unwrap();
-    assert_eq!(parsed.submission.request, ImageRequest::text_to_image("", "a cat"));
+    let expected = ImageRequest { prompt_syntax: PromptSyntax::Weighted, ..ImageRequest::text_to_image("", "a cat") };
+    assert_eq!(parsed.submission.request, expected);
 }
 
 #[test]
