@@ -30,7 +30,7 @@ from grammar import COLOURS, SIZES, Scene, canonical_prompt
 
 FOLDER = Path(__file__).resolve().parent
 SEED = 23
-STEPS = 400
+STEPS = 600
 BATCH = 32
 # Rings in a batch; the rest are scenes of the base with their own prompts, so that nothing else is forgotten.
 RINGS = 20

@@ -27,7 +27,6 @@ use crate::validation;
 
 mod attempt;
 mod fair_queue;
-mod picture_text;
 mod sources;
 mod sse;
 mod turns;
@@ -263,7 +262,7 @@ impl Dispatcher {
             outputs: (0..entry.request.samples).map(target).collect(),
             deadline_ms: milliseconds(WORK_DEADLINE),
             partial_images: tracked.partial_images,
-            metadata: picture_text::metadata(&entry.request),
+            metadata: vec![("Software".to_owned(), "Emulsion".to_owned())],
             request: entry.request.clone(),
         }
     }

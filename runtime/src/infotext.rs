@@ -4,6 +4,7 @@
 use std::fmt::Write;
 
 use diffusion::pipeline::Start;
+use runtime_api::AdapterUse;
 
 use crate::engine::{ModelFacts, Request};
 use crate::picture::bounded_text;
@@ -32,14 +33,26 @@ const SAMPLERS: [(&str, &str); 16] = [
     ("UniPCMultistepScheduler", "UniPC"),
 ];
 
-/// What image number `sample` of `request` was made with; `model` is its name for people, and may be empty.
-pub fn infotext(request: &Request, facts: &ModelFacts, model: &str, sample: usize) -> String {
+/// The names by which people know what a request was made with.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Names<'a> {
+    /// Empty where it has none.
+    pub model: &'a str,
+    pub adapters: &'a [AdapterUse],
+}
+
+/// What image number `sample` of `request` was made with.
+pub fn infotext(request: &Request, facts: &ModelFacts, names: Names<'_>, sample: usize) -> String {
     let mut text = request.prompt.clone();
+    // Writing to a String cannot fail.
+    for adapter in names.adapters {
+        let _ = write!(text, " <lora:{}:{}>", adapter.model, adapter.scale);
+    }
     if let Some(negative) = request.negative_prompt.as_deref().filter(|negative| !negative.is_empty()) {
-        // Writing to a String cannot fail.
         let _ = write!(text, "\nNegative prompt: {negative}");
     }
-    let settings: Vec<String> = settings(request, facts, model, sample).into_iter().map(|(key, value)| format!("{key}: {value}")).collect();
+    let settings: Vec<String> =
+        settings(request, facts, names.model, sample).into_iter().map(|(key, value)| format!("{key}: {value}")).collect();
     let _ = write!(text, "\n{}", settings.join(", "));
     bounded_text(&text).into_owned()
 }
@@ -102,7 +115,7 @@ mod tests {
         let expected = format!(
             "a circle, red\nSteps: 20, Sampler: DDIM, CFG scale: 7.5, Seed: 42, Size: 64x96, Model hash: 0123456789, Model: demo, Version: Emulsion {version}"
         );
-        assert_eq!(infotext(&request(|_| ()), &facts(), "demo", 0), expected);
+        assert_eq!(infotext(&request(|_| ()), &facts(), Names { model: "demo", adapters: &[] }, 0), expected);
     }
 
     #[test]
@@ -115,8 +128,12 @@ mod tests {
         });
         let image = RgbImage { width: 1, height: 1, data: vec![0; 3] };
         unusual.start = Start::Image { image: Arc::new(image), strength: 0.75 };
-        let text = infotext(&unusual, &facts(), "a, b", 3);
-        assert!(text.starts_with("a circle, red\nNegative prompt: blurry\nSteps: 20, Sampler: Euler, Schedule type: Karras, "), "{text}");
+        let ink = AdapterUse { model: "ink".to_owned(), scale: 0.5 };
+        let text = infotext(&unusual, &facts(), Names { model: "a, b", adapters: &[ink] }, 3);
+        assert!(
+            text.starts_with("a circle, red <lora:ink:0.5>\nNegative prompt: blurry\nSteps: 20, Sampler: Euler, Schedule type: Karras, "),
+            "{text}"
+        );
         assert!(text.contains(r#"Model: "a, b", Denoising strength: 0.75, Clip skip: 2, Image: 3, Version"#), "{text}");
     }
 }

@@ -25,16 +25,8 @@ STRAY_PIXELS = 2
 
 def look(png: bytes):
     """{"background", "shape_colour", "shape" (circle, square or other), "size" (width, height)} of a PNG."""
-    assert png.startswith(b"\x89PNG\r\n\x1a\n"), "not a PNG"
-    pixels = numpy.asarray(Image.open(io.BytesIO(png)).convert("RGB"), dtype=numpy.float32)
-    palette = numpy.array(list(COLOURS.values()), dtype=numpy.float32)
-    # [height, width]: which of the colours is nearest
-    nearest = ((pixels[:, :, None] - palette) ** 2).sum(-1).argmin(-1)
+    nearest = nearest_colours(png)
     height, width = nearest.shape
-
-    def commonest(places):
-        return int(numpy.bincount(places.ravel()).argmax())
-
     border = numpy.ones_like(nearest, dtype=bool)
     border[BORDER_PIXELS:-BORDER_PIXELS, BORDER_PIXELS:-BORDER_PIXELS] = False
     background = commonest(nearest[border])
@@ -48,6 +40,27 @@ def look(png: bytes):
         "shape": shape_of(nearest == shape),
         "size": (width, height),
     }
+
+
+def nearest_colours(png: bytes):
+    """[height, width]: the number of the nearest of the colours."""
+    assert png.startswith(b"\x89PNG\r\n\x1a\n"), "not a PNG"
+    pixels = numpy.asarray(Image.open(io.BytesIO(png)).convert("RGB"), dtype=numpy.float32)
+    palette = numpy.array(list(COLOURS.values()), dtype=numpy.float32)
+    return ((pixels[:, :, None] - palette) ** 2).sum(-1).argmin(-1)
+
+
+def commonest(places):
+    return int(numpy.bincount(places.ravel()).argmax())
+
+
+def colour_within(png: bytes, nearer: float, further: float):
+    """The commonest colour between two distances from the middle, in pixels."""
+    nearest = nearest_colours(png)
+    height, width = nearest.shape
+    rows, columns = numpy.indices(nearest.shape)
+    distance = numpy.hypot(rows + 0.5 - height / 2, columns + 0.5 - width / 2)
+    return list(COLOURS)[commonest(nearest[(distance >= nearer) & (distance <= further)])]
 
 
 def same_pixels(first: bytes, second: bytes):

@@ -6,7 +6,7 @@ import itertools
 import pytest
 from PIL import Image, ImageDraw, ImageFilter
 
-from picture import COLOURS, look
+from picture import COLOURS, colour_within, look
 
 
 def drawn(shape, colour, background, corners=(18, 18, 46, 46)):
@@ -42,6 +42,11 @@ def test_a_small_shape_is_told(shape):
 def test_a_shape_is_found_away_from_the_middle():
     seen = look(drawn("circle", "red", "blue", (38, 8, 60, 30)))
     assert (seen["shape_colour"], seen["background"], seen["shape"]) == ("red", "blue", "circle")
+
+
+def test_colours_are_told_by_their_distance_from_the_middle():
+    disc = drawn("circle", "red", "blue", (20, 20, 44, 44))
+    assert (colour_within(disc, 0, 8), colour_within(disc, 15, 20)) == ("red", "blue")
 
 
 def test_a_plain_surface_has_no_circle():

@@ -1,8 +1,10 @@
 """The product's own quick start, sent as it is written."""
 
+import io
 import re
 
 import requests
+from PIL import Image
 
 from asking import RED_CIRCLE, TEXT_TO_IMAGE, assert_red_circle_on_blue, assert_success
 from picture import look, same_pixels
@@ -40,6 +42,15 @@ def test_a_seed_that_was_drawn_is_told_and_makes_the_same_picture_again(house, k
     pictures = [assert_success(house, answer)[0] for answer in (first, again, other)]
     assert same_pixels(pictures[0], pictures[1])
     assert not same_pixels(pictures[0], pictures[2])
+
+
+def test_the_picture_tells_other_tools_how_it_was_made(house, key):
+    answer = house.post(TEXT_TO_IMAGE, RED_CIRCLE | {"key": key, "num_inference_steps": 4, "seed": 42}).json()
+    text = Image.open(io.BytesIO(assert_success(house, answer)[0])).text["parameters"]
+    prompt, negative, settings = text.split("\n")
+    assert (prompt, negative) == (RED_CIRCLE["prompt"], "Negative prompt: blurry")
+    assert settings.startswith("Steps: 4, Sampler: DDIM, CFG scale: 5, Seed: 42, Size: 64x64, Model hash: ")
+    assert ", Model: demo, " in settings
 
 
 def test_four_samples_are_four_pictures(house, key):

@@ -18,7 +18,7 @@ use super::rounds::step_all;
 use crate::atomic_file;
 use crate::canvas::Canvas;
 use crate::engine::{AdapterUse, DeviceName, Diffusion, Embedding, Engine, ModelFacts, NamedEmbedding, Precision, PromptSyntax, Request};
-use crate::infotext::{self, infotext};
+use crate::infotext::{self, Names, infotext};
 use crate::picture::{bounded_text, encode_png};
 use crate::request::{Limits, complete};
 use crate::residency::ModelKey;
@@ -228,7 +228,7 @@ fn parameters(request: &Request, facts: &ModelFacts) -> Vec<(String, String)> {
         ("sampler", request.sampler.clone().unwrap_or_else(|| facts.sampler.clone())),
         ("seed", request.seed.to_string()),
         ("model_sha256", facts.digest.clone()),
-        (infotext::KEY, infotext(request, facts, "", 0)),
+        (infotext::KEY, infotext(request, facts, Names::default(), 0)),
     ]);
     let adapters = request.adapters.iter();
     entries.extend(adapters.map(|asked| ("adapter_sha256", format!("{}:{}", asked.adapter.digest(), asked.scale))));

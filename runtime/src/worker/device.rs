@@ -23,7 +23,7 @@ use super::loader::{Order, Report};
 use super::replica::Shared;
 use super::running::Running;
 use crate::engine::{Candidate, Engine, EngineError, Request};
-use crate::infotext::infotext;
+use crate::infotext::{Names, infotext};
 use crate::request::complete;
 use crate::residency::Residency;
 use models::Pending;
@@ -211,8 +211,8 @@ impl<E: Engine> DeviceThread<E> {
             },
             Err(error) => return generation.ending.failed(FailureReason::InvalidRequest, error.to_string()),
         };
-        let name = &generation.dispatch.model.id;
-        generation.infotexts = (0..request.samples).map(|sample| infotext(&request, &facts, name, sample)).collect();
+        let names = Names { model: &generation.dispatch.model.id, adapters: &generation.dispatch.request.adapters };
+        generation.infotexts = (0..request.samples).map(|sample| infotext(&request, &facts, names, sample)).collect();
         let engine = Arc::clone(&self.engine);
         match self.guarded(|| engine.prepare(&model, &request)) {
             Ok(images) => {
