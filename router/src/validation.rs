@@ -15,8 +15,28 @@ pub use adapters::{ADAPTER_SCALE_LIMIT, ADAPTERS_LIMIT, EMBEDDINGS_LIMIT};
 pub use task::{DEFAULT_IMAGE_TO_IMAGE_STRENGTH, MASK_BLUR_LIMIT_PIXELS};
 
 /// The samplers that the runtime serves, by diffusers' class names.
-pub const SAMPLERS: [&str; 3] = ["DDIMScheduler", "EulerDiscreteScheduler", "EulerAncestralDiscreteScheduler"];
-/// For a model whose own sampler is not served: deterministic, and near to PNDM, which most older checkpoints name.
+pub const SAMPLERS: [&str; 17] = [
+    "DDIMScheduler",
+    "DDPMScheduler",
+    "PNDMScheduler",
+    "LMSDiscreteScheduler",
+    "EulerDiscreteScheduler",
+    "EulerAncestralDiscreteScheduler",
+    "HeunDiscreteScheduler",
+    "KDPM2DiscreteScheduler",
+    "KDPM2AncestralDiscreteScheduler",
+    "DPMSolverMultistepScheduler",
+    "DPMSolverSinglestepScheduler",
+    "DEISMultistepScheduler",
+    "UniPCMultistepScheduler",
+    "IPNDMScheduler",
+    "LCMScheduler",
+    "TCDScheduler",
+    "DDIMInverseScheduler",
+];
+/// Names of the dialects that serve no latent model.
+const PIXEL_SAMPLERS: [&str; 2] = ["KarrasVeScheduler", "ScoreSdeVeScheduler"];
+/// For a model whose own sampler is not served: deterministic, and good at any step count.
 const FALLBACK_SAMPLER: &str = "DDIMScheduler";
 /// Characters of a prompt. A text encoder reads 77 tokens; nobody writes a hundred times as many.
 const PROMPT_LIMIT_CHARACTERS: usize = 10_000;
@@ -118,6 +138,9 @@ fn sampler(asked: Option<String>, declared: Option<String>, own: Option<String>)
     let is_served = |sampler: &String| SAMPLERS.contains(&sampler.as_str());
     match asked.or(declared) {
         Some(sampler) if is_served(&sampler) => Ok(sampler),
+        Some(sampler) if PIXEL_SAMPLERS.contains(&sampler.as_str()) => {
+            Err(Refusal::NotSupported { feature: format!("the scheduler {sampler}, which is for models of pixels and not of latents,") })
+        }
         Some(sampler) => Err(Refusal::NotSupported { feature: format!("the scheduler {sampler} (supported: {})", SAMPLERS.join(", ")) }),
         None => Ok(own.filter(is_served).unwrap_or_else(|| FALLBACK_SAMPLER.to_owned())),
     }
@@ -195,7 +218,8 @@ mod tests {
         }
         assert!(refusal(|request| request.prompt = "x".repeat(10_001)).contains("10000 characters"));
         assert!(refusal(|request| request.negative_prompt = Some("x".repeat(10_001))).starts_with("negative_prompt"));
-        assert!(refusal(|request| request.sampler = Some("HeunDiscreteScheduler".to_owned())).contains("HeunDiscreteScheduler"));
+        assert!(refusal(|request| request.sampler = Some("FlowScheduler".to_owned())).contains("FlowScheduler"));
+        assert!(refusal(|request| request.sampler = Some("KarrasVeScheduler".to_owned())).contains("models of pixels"));
     }
 
     #[test]
@@ -208,8 +232,8 @@ mod tests {
 
     #[test]
     fn a_model_whose_own_sampler_is_not_served_gets_the_nearest() {
-        let pndm = Model { own_sampler: Some("PNDMScheduler".to_owned()), ..demo() };
-        assert_eq!(normalise(request(), &pndm, None, || 7).unwrap().sampler.as_deref(), Some("DDIMScheduler"));
+        let flow = Model { own_sampler: Some("FlowScheduler".to_owned()), ..demo() };
+        assert_eq!(normalise(request(), &flow, None, || 7).unwrap().sampler.as_deref(), Some("DDIMScheduler"));
     }
 
     #[test]

@@ -8,7 +8,17 @@ import diffusers
 import numpy
 import torch
 from diffusers.pipelines.stable_diffusion import pipeline_stable_diffusion
-from diffusers.schedulers import scheduling_ddim, scheduling_euler_ancestral_discrete, scheduling_euler_discrete
+from diffusers.schedulers import (
+    scheduling_ddim,
+    scheduling_ddpm,
+    scheduling_dpmsolver_multistep,
+    scheduling_dpmsolver_singlestep,
+    scheduling_euler_ancestral_discrete,
+    scheduling_euler_discrete,
+    scheduling_k_dpm_2_ancestral_discrete,
+    scheduling_lcm,
+    scheduling_tcd,
+)
 from diffusers.utils.torch_utils import randn_tensor
 
 from cases import Case
@@ -17,8 +27,14 @@ from cases import Case
 DRAWING_MODULES = [
     pipeline_stable_diffusion,
     scheduling_ddim,
+    scheduling_ddpm,
+    scheduling_dpmsolver_multistep,
+    scheduling_dpmsolver_singlestep,
     scheduling_euler_ancestral_discrete,
     scheduling_euler_discrete,
+    scheduling_k_dpm_2_ancestral_discrete,
+    scheduling_lcm,
+    scheduling_tcd,
 ]
 
 

@@ -10,13 +10,14 @@ import comparison
 import reference
 from cases import CASES, DEMO_CASES, Case
 from runtime_trace import TraceFailed, trace
+from sampler_cases import SAMPLER_CASES
 
 
 def file_name(case: Case):
     return "".join(character if character.isalnum() else "-" for character in case.name)
 
 
-@pytest.mark.parametrize("case", CASES + DEMO_CASES, ids=lambda case: case.name)
+@pytest.mark.parametrize("case", CASES + SAMPLER_CASES + DEMO_CASES, ids=lambda case: case.name)
 def test_the_runtime_agrees_with_diffusers(case, runtime_binary, folders, pipelines, record, tmp_path):
     # A seed of its own for each case, the same in every run.
     expected = reference.run(pipelines(case.pipeline), case, seed=zlib.crc32(case.name.encode()))

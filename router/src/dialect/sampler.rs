@@ -17,7 +17,7 @@ const fn class(name: &'static str, takes_karras: bool, takes_algorithm: bool) ->
 }
 
 /// Every class that the dialects name. `use_karras_sigmas` and `algorithm_type` are keys of some classes' configs in diffusers only.
-const CLASSES: [Class; 18] = [
+const CLASSES: [Class; 19] = [
     class("DDIMScheduler", false, false),
     class("EulerDiscreteScheduler", true, false),
     class("EulerAncestralDiscreteScheduler", false, false),
@@ -36,10 +36,11 @@ const CLASSES: [Class; 18] = [
     class("KarrasVeScheduler", false, false),
     class("ScoreSdeVeScheduler", false, false),
     class("LCMScheduler", false, false),
+    class("TCDScheduler", false, false),
 ];
 
 /// A1111's names, folded: (name, class, algorithm).
-const A1111_NAMES: [(&str, &str, Option<&str>); 16] = [
+const A1111_NAMES: [(&str, &str, Option<&str>); 17] = [
     ("ddim", "DDIMScheduler", None),
     ("ddpm", "DDPMScheduler", None),
     ("euler", "EulerDiscreteScheduler", None),
@@ -50,6 +51,7 @@ const A1111_NAMES: [(&str, &str, Option<&str>); 16] = [
     ("plms", "PNDMScheduler", None),
     ("pndm", "PNDMScheduler", None),
     ("lcm", "LCMScheduler", None),
+    ("tcd", "TCDScheduler", None),
     ("unipc", "UniPCMultistepScheduler", None),
     ("dpm2", "KDPM2DiscreteScheduler", None),
     ("dpm2a", "KDPM2AncestralDiscreteScheduler", None),

@@ -9,15 +9,40 @@
 //! All samplers are linear in the sample, the model's output, earlier values and fresh noise, so an update is a handful of
 //! numbers into which the prediction type is folded. Progress belongs to the request ([`SamplerState`]), never to the sampler.
 //! Names, options and arithmetic follow the schedulers of diffusers. This module knows no model and no request.
+//!
+//! Three families, by what the latents are: `x₀ + σ·ε` ([`sigma_levels`]: Euler, Heun, KDPM2, LMS), `α·x₀ + σ·ε` solved in the
+//! logarithm of the signal-to-noise ratio ([`log_snr`]: DPM-Solver, DEIS, UniPC), and the same read from the training's table of ᾱ
+//! ([`alpha_table`]: DDIM, DDPM, PNDM, LCM, TCD).
 
+mod alpha_table;
+mod beta_distribution;
+mod blend;
+mod curve;
 mod ddim;
+mod ddim_inverse;
+mod ddpm;
+mod deis;
+mod dpm_multistep;
+mod dpm_singlestep;
+mod dpm_solver;
 mod euler;
 mod euler_ancestral;
+mod heun;
+mod ipndm;
+mod kdpm2;
+mod kdpm2_ancestral;
+mod lcm;
+mod lms;
+mod log_snr;
 pub mod noise;
 mod options;
+mod pndm;
 mod prediction;
 mod schedule;
 mod select;
+mod sigma_levels;
+mod tcd;
+mod unipc;
 
 use std::fmt::Debug;
 
@@ -26,12 +51,12 @@ use candle_core::Tensor;
 pub use noise::{NoiseError, NoiseStream, gaussian};
 pub use prediction::Prediction;
 pub use schedule::Schedule;
-pub use select::{SAMPLER_NAMES, from_config};
+pub use select::{SAMPLER_NAMES, from_config, option_names, takes_eta};
 
 use crate::json::ConfigError;
 
 /// How many earlier tensors a sampler may keep.
-pub const MAX_HISTORY: usize = 4;
+pub const MAX_HISTORY: usize = 5;
 
 /// The most solver steps a schedule is made for: one for each of the 1,000 training timesteps of every known family.
 pub const MAX_STEPS: usize = 1000;
@@ -88,7 +113,7 @@ pub struct Evaluation {
 pub struct Update {
     /// The next latents.
     pub next: Combination,
-    /// What enters the history, newest first; the oldest entries beyond [`MAX_HISTORY`] fall out.
+    /// What the history is from now on, at most [`MAX_HISTORY`] tensors; what it was before is gone.
     pub keep: Vec<Combination>,
     /// Whether the reference draws noise here. It may do so even where the coefficient is 0 (the last step of an ancestral
     /// sampler), and a stream must then move on by one draw.
@@ -102,7 +127,7 @@ pub struct Combination {
     pub sample: f32,
     /// Of the network's output (after guidance).
     pub output: f32,
-    /// Of earlier tensors, newest first.
+    /// Of the tensors kept earlier, in the order in which they were kept.
     pub history: [f32; MAX_HISTORY],
     /// Of one fresh draw of unit Gaussian noise.
     pub noise: f32,
@@ -115,7 +140,7 @@ pub struct SamplerState {
     pub at: usize,
     /// The evaluation it began with.
     pub first: usize,
-    /// Earlier tensors, newest first.
+    /// The tensors kept by the last update, in its order.
     pub history: Vec<Tensor>,
     /// Where its random draws come from.
     pub noise: NoiseStream,
@@ -136,6 +161,14 @@ pub enum SamplerError {
     UnknownSampler {
         /// What was asked for.
         name: String,
+    },
+    /// A class of the reference that is left out for a reason.
+    #[error("sampler `{name}` is not served: {reason}; choose one of {}", SAMPLER_NAMES.join(", "))]
+    RefusedSampler {
+        /// What was asked for.
+        name: &'static str,
+        /// Why it is left out.
+        reason: &'static str,
     },
     /// The configuration names no sampler and the request neither.
     #[error("no sampler is named; choose one of {}", SAMPLER_NAMES.join(", "))]

@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use diffusion::json::{Config, parse};
-use diffusion::sampler::{Combination, SAMPLER_NAMES, Sampler, SamplerError, Schedule, from_config};
+use diffusion::sampler::{Combination, MAX_HISTORY, SAMPLER_NAMES, Sampler, SamplerError, Schedule, from_config};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
@@ -24,8 +24,7 @@ struct Run {
     init_noise_sigma: f64,
     scales: Thinned,
     mixes: Vec<(usize, f64, f64)>,
-    draws: usize,
-    way: Thinned,
+    ways: Vec<(usize, usize, Thinned)>,
 }
 
 /// Length, stride, and every stride-th value from the end.
@@ -60,20 +59,29 @@ fn draw(number: usize) -> f64 {
     (1.0 + 2.0 * number as f64).sin()
 }
 
-/// Latents after each evaluation, and the draws made.
-fn way(sampler: &dyn Sampler, schedule: &Schedule) -> (Vec<f64>, usize) {
+/// Latents after each evaluation from `first` on, and the draws made.
+fn way(sampler: &dyn Sampler, schedule: &Schedule, first: usize) -> (Vec<f64>, usize) {
     let mut sample = 0.7 * f64::from(schedule.init_noise_sigma);
     let mut draws = 0;
+    let mut history: Vec<f64> = Vec::new();
     let mut passed = Vec::new();
-    for at in 0..schedule.num_evaluations() {
+    for at in first..schedule.num_evaluations() {
         let evaluation = sampler.evaluation(schedule, at);
         let output = output_of(sample * f64::from(evaluation.input_scale), f64::from(evaluation.timestep));
-        let update = sampler.update(schedule, 0, at);
-        let Combination { sample: of_sample, output: of_output, noise: of_noise, .. } = update.next;
-        assert!(update.draws_noise || of_noise == 0.0);
+        let update = sampler.update(schedule, first, at);
         let noise = if update.draws_noise { draw(draws) } else { 0.0 };
         draws += usize::from(update.draws_noise);
-        sample = f64::from(of_sample) * sample + f64::from(of_output) * output + f64::from(of_noise) * noise;
+        let combined = |combination: &Combination| {
+            assert!(update.draws_noise || combination.noise == 0.0);
+            let kept = combination.history.iter().zip(&history).map(|(factor, value)| f64::from(*factor) * value);
+            f64::from(combination.sample) * sample
+                + f64::from(combination.output) * output
+                + f64::from(combination.noise) * noise
+                + kept.sum::<f64>()
+        };
+        let (next, keep) = (combined(&update.next), update.keep.iter().map(combined).collect::<Vec<_>>());
+        assert!(keep.len() <= MAX_HISTORY);
+        (sample, history) = (next, keep);
         passed.push(sample);
     }
     (passed, draws)
@@ -92,38 +100,62 @@ fn schedules_and_updates_equal_those_of_the_reference() {
         let options = Map::from_iter([("eta".to_owned(), json!(case.eta))]);
         let sampler = from_config(&config(case.config.clone()), Some(&case.class), &options).unwrap();
         assert_eq!(sampler.name(), case.class);
+        // Rescaled tables come of differences of nearly equal f32 numbers, whose last digits are the machine's own.
+        let is_rescaled = case.config["rescale_betas_zero_snr"] == json!(true);
+        // This class of the reference takes squares of sigmas away from each other in f32, and the logarithms of what is left give its
+        // timesteps; where one step spans nearly the whole noise, only few digits are left.
+        let is_coarse = case.class == "KDPM2AncestralDiscreteScheduler";
+        let tolerance = if is_rescaled { 1e-5 } else { 1e-6 };
+        let sigma_tolerance = if is_coarse { 2e-2 } else { tolerance };
+        let way_tolerance = if is_coarse { 1e-3 } else { 3e-6 };
+        let timestep_slack = if is_coarse { 2e-2 } else { 0.0 };
         for run in case.runs {
             let what = format!("{} {} {} steps", case.class, case.config, run.steps);
             let schedule = sampler.schedule(run.steps).unwrap();
-            run.timesteps.assert_close(&widened(&schedule.timesteps), 1e-6, 0.0, &format!("{what} timesteps"));
+            run.timesteps.assert_close(&widened(&schedule.timesteps), 1e-6, timestep_slack, &format!("{what} timesteps"));
             if run.sigmas.0 > 0 {
-                run.sigmas.assert_close(&widened(&schedule.sigmas), 1e-6, 0.0, &format!("{what} sigmas"));
+                run.sigmas.assert_close(&widened(&schedule.sigmas), sigma_tolerance, 0.0, &format!("{what} sigmas"));
             }
             let initial = f64::from(schedule.init_noise_sigma);
             assert!((initial - run.init_noise_sigma).abs() <= 1e-6 * initial, "{what}: {initial}");
             let at = 0..schedule.num_evaluations();
             let scales: Vec<f64> = at.map(|at| f64::from(sampler.evaluation(&schedule, at).input_scale)).collect();
-            run.scales.assert_close(&scales, 1e-6, 0.0, &format!("{what} scales"));
+            if run.scales.0 > 0 {
+                run.scales.assert_close(&scales, sigma_tolerance, 0.0, &format!("{what} scales"));
+            } else {
+                assert!(scales.iter().all(|scale| *scale == 1.0), "{what} scales");
+            }
             for (at, signal, noise) in run.mixes {
                 let mix = sampler.noised(&schedule, at);
-                assert!((f64::from(mix.signal) - signal).abs() < 1e-6, "{what}: {mix:?} for {signal}");
-                assert!((f64::from(mix.noise) - noise).abs() <= 1e-6 * noise, "{what}: {mix:?} for {noise}");
+                assert!((f64::from(mix.signal) - signal).abs() < tolerance, "{what}: {mix:?} for {signal}");
+                // The tables of ᾱ are f32 in either: 1 − ᾱ loses digits where little noise is left.
+                assert!((f64::from(mix.noise) - noise).abs() <= 3.0 * tolerance * noise, "{what}: {mix:?} for {noise}");
             }
-            let (passed, draws) = way(sampler.as_ref(), &schedule);
-            assert_eq!(draws, run.draws, "{what} draws");
-            // The reference rounds each intermediate value to f32 with the Euler classes, from the first and largest one on.
-            let slack = 3e-6 * run.way.largest() + 2.0 * f64::from(f32::EPSILON) * initial;
-            run.way.assert_close(&passed, 0.0, slack, &format!("{what} way"));
+            for (first, drawn, expected) in run.ways {
+                let (passed, draws) = way(sampler.as_ref(), &schedule, first);
+                assert_eq!(draws, drawn, "{what} from {first}: draws");
+                // The reference rounds each intermediate value to f32 with the Euler classes, from the first and largest one on.
+                let slack = way_tolerance * expected.largest() + 2.0 * f64::from(f32::EPSILON) * initial;
+                expected.assert_close(&passed, 0.0, slack, &format!("{what} way from {first}"));
+            }
         }
     }
 }
 
 #[test]
 fn names_that_are_not_served_are_answered_with_those_that_are() {
-    let message = from_config(&config(json!({"_class_name": "PNDMScheduler"})), None, &Map::new()).unwrap_err().to_string();
-    assert!(message.contains("PNDMScheduler"), "{message}");
+    let message = from_config(&config(json!({"_class_name": "FlowScheduler"})), None, &Map::new()).unwrap_err().to_string();
+    assert!(message.contains("FlowScheduler"), "{message}");
     assert!(SAMPLER_NAMES.iter().all(|name| message.contains(name)), "{message}");
     assert!(matches!(from_config(&config(json!({})), None, &Map::new()), Err(SamplerError::NoSampler)));
+}
+
+#[test]
+fn classes_that_serve_no_latent_model_are_refused_with_the_reason() {
+    for name in ["KarrasVeScheduler", "ScoreSdeVeScheduler"] {
+        let message = from_config(&config(json!({})), Some(name), &Map::new()).unwrap_err().to_string();
+        assert!(message.contains(name) && message.contains("pixel models"), "{message}");
+    }
 }
 
 #[test]
@@ -133,9 +165,9 @@ fn keys_of_other_schedulers_are_ignored_in_the_file_and_refused_in_a_request() {
     let config = Config::from_value(parse(text).unwrap(), "scheduler_config.json").unwrap();
     for name in SAMPLER_NAMES {
         assert!(from_config(&config, Some(name), &Map::new()).is_ok(), "{name}");
-        let options = Map::from_iter([("solver_order".to_owned(), json!(2))]);
+        let options = Map::from_iter([("unheard_of".to_owned(), json!(2))]);
         let message = from_config(&config, Some(name), &options).unwrap_err().to_string();
-        assert!(message.contains("solver_order") && message.contains(name), "{message}");
+        assert!(message.contains("unheard_of") && message.contains(name), "{message}");
     }
 }
 
@@ -161,13 +193,16 @@ fn known_keys_with_unserved_values_are_refused_by_name() {
         ("DDIMScheduler", "num_train_timesteps", json!(1_000_000_000)),
         ("DDIMScheduler", "trained_betas", json!([0.1, 0.2])),
         ("DDIMScheduler", "steps_offset", json!(-5000)),
-        ("EulerDiscreteScheduler", "use_beta_sigmas", json!(true)),
         ("EulerDiscreteScheduler", "sigma_min", json!(0.0)),
         ("EulerDiscreteScheduler", "timestep_spacing", json!("random")),
         ("EulerAncestralDiscreteScheduler", "prediction_type", json!("sample")),
+        ("DPMSolverMultistepScheduler", "thresholding", json!(true)),
+        ("DPMSolverMultistepScheduler", "algorithm_type", json!("euler")),
+        ("UniPCMultistepScheduler", "solver_order", json!(9)),
     ] {
         let options = Map::from_iter([(key.to_owned(), value)]);
-        let message = from_config(&config(json!({"clip_sample": false})), Some(class), &options).unwrap_err().to_string();
+        let made = from_config(&config(json!({"clip_sample": false})), Some(class), &options);
+        let message = made.map(|sampler| sampler.name()).expect_err(key).to_string();
         assert!(message.contains(key), "{class} {key}: {message}");
     }
 }
@@ -178,7 +213,9 @@ fn impossible_schedules_are_errors_and_possible_ones_are_finite() {
     for class in SAMPLER_NAMES {
         for spacing in ["leading", "trailing", "linspace"] {
             for offset in [-1, 0, 1, 3] {
-                let sampler = make(class, json!({"timestep_spacing": spacing, "steps_offset": offset, "clip_sample": false}));
+                let asked = json!({"timestep_spacing": spacing, "steps_offset": offset, "clip_sample": false});
+                // Not every class has every spacing.
+                let Ok(sampler) = from_config(&config(asked), Some(class), &Map::new()) else { continue };
                 assert!(matches!(sampler.schedule(0), Err(SamplerError::Steps { .. })));
                 assert!(matches!(sampler.schedule(1001), Err(SamplerError::Steps { .. })));
                 for steps in (1..=60).chain([333, 500, 999, 1000]) {

@@ -17,9 +17,6 @@ use crate::picture::Overlay;
 use crate::sampler::{self, NoiseStream, Sampler, SamplerState};
 use crate::text::RequestWords;
 
-/// The sampler that takes `eta`; diffusers' pipeline passes it to this one and no other.
-const SAMPLER_WITH_ETA: &str = "DDIMScheduler";
-
 /// One state per sample, all at the evaluation that the request begins with, noise drawn from (seed, index of the sample).
 ///
 /// # Errors
@@ -63,7 +60,7 @@ fn overlay(start: &Start) -> Option<Overlay> {
 fn choose_sampler(model: &Model, request: &Request) -> Result<Arc<dyn Sampler>, InvalidRequest> {
     let name = request.sampler.as_deref();
     let mut options: Map<String, Value> = request.sampler_options.clone();
-    if name.unwrap_or(model.default_sampler()) == SAMPLER_WITH_ETA && request.eta > 0.0 {
+    if request.eta > 0.0 && sampler::takes_eta(name.unwrap_or(model.default_sampler())) {
         options.insert("eta".to_owned(), request.eta.into());
     }
     Ok(sampler::from_config(model.scheduler(), name, &options)?)

@@ -117,13 +117,11 @@ fn advance(image: &mut ImageState, branches: &[Tensor]) -> Result<(), PipelineEr
     };
     let apply = |combination: &Combination| apply(combination, &image.latents, &output, &state.history, noise.as_ref());
     let latents = blended(image, apply(&next)?)?;
-    let mut history = keep.iter().map(apply).collect::<Result<Vec<_>, _>>()?;
+    let history = keep.iter().map(apply).collect::<Result<Vec<_>, _>>()?;
     if !is_finite(&latents)? {
         let (done, evaluations) = image.progress();
         return Err(PipelineError::NotFinite { evaluation: done + 1, evaluations });
     }
-    history.extend(state.history.iter().cloned());
-    history.truncate(crate::sampler::MAX_HISTORY);
     // Nothing can fail from here on: an image is changed as a whole or not at all.
     image.latents = latents;
     image.sampler_state.history = history;

@@ -1,6 +1,6 @@
 //! Options that the samplers share, read from a scheduler's configuration with a request's options on top.
 
-use serde_json::{Map, Value, json};
+use serde_json::json;
 
 use super::schedule::{self, BetaSchedule, Spacing};
 use super::{MAX_STEPS, Prediction, SamplerError};
@@ -9,62 +9,74 @@ use crate::json::Config;
 /// The longest training process a configuration may declare; every known family has 1,000 timesteps.
 const MAX_TRAIN_TIMESTEPS: usize = 10_000;
 
-/// Keys every sampler here has.
-pub(super) const SHARED_KEYS: &[&str] = &[
-    "num_train_timesteps",
-    "beta_start",
-    "beta_end",
-    "beta_schedule",
-    "trained_betas",
-    "prediction_type",
-    "timestep_spacing",
-    "steps_offset",
-    "rescale_betas_zero_snr",
-];
+/// What the training did.
+pub(super) const TRAINING_KEYS: &[&str] =
+    &["num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas", "prediction_type"];
+pub(super) const SPACING_KEYS: &[&str] = &["timestep_spacing", "steps_offset"];
+pub(super) const ZERO_SNR_KEYS: &[&str] = &["rescale_betas_zero_snr"];
+/// Known keys of which only the value "off" is served; see [`check_linear`].
+pub(super) const CLIPPING_KEYS: &[&str] = &["clip_sample", "clip_sample_range"];
+pub(super) const THRESHOLDING_KEYS: &[&str] = &["thresholding", "dynamic_thresholding_ratio", "sample_max_value"];
+
+/// How the reference's classes differ in what they read of the training.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Defaults {
+    pub(super) beta_start: f64,
+    pub(super) beta_end: f64,
+    pub(super) beta_schedule: &'static str,
+    /// A kind of `beta_schedule` that only this class has.
+    pub(super) own_beta_schedule: Option<&'static str>,
+    /// Whether the class has `rescale_betas_zero_snr`.
+    pub(super) has_zero_snr: bool,
+}
+
+impl Defaults {
+    pub(super) const GENERAL: Self =
+        Self { beta_start: 0.0001, beta_end: 0.02, beta_schedule: "linear", own_beta_schedule: None, has_zero_snr: true };
+    pub(super) const WITHOUT_ZERO_SNR: Self = Self { has_zero_snr: false, ..Self::GENERAL };
+    /// Of Heun and the KDPM2 classes.
+    pub(super) const SECOND_ORDER: Self = Self { beta_start: 0.00085, beta_end: 0.012, ..Self::WITHOUT_ZERO_SNR };
+    /// Of LCM and TCD.
+    pub(super) const DISTILLED: Self = Self { beta_start: 0.00085, beta_end: 0.012, beta_schedule: "scaled_linear", ..Self::GENERAL };
+}
 
 /// What every sampler here needs of its configuration.
 #[derive(Clone, Debug)]
 pub(super) struct SharedOptions {
     pub(super) train_steps: usize,
     pub(super) prediction: Prediction,
-    pub(super) spacing: Spacing,
-    pub(super) steps_offset: i64,
     pub(super) zero_snr: bool,
     /// ᾱ for each training timestep.
     pub(super) alphas_cumprod: Vec<f32>,
 }
 
 impl SharedOptions {
-    /// Reads and checks them; `default_spacing` differs between the reference's classes.
-    pub(super) fn read(config: &Config, default_spacing: Spacing) -> Result<Self, SamplerError> {
-        let betas = read_betas(config)?;
-        let zero_snr = config.bool("rescale_betas_zero_snr")?.unwrap_or(false);
+    /// Reads and checks them.
+    pub(super) fn read(config: &Config, defaults: Defaults) -> Result<Self, SamplerError> {
+        let betas = read_betas(config, defaults)?;
+        let zero_snr = defaults.has_zero_snr && config.bool("rescale_betas_zero_snr")?.unwrap_or(false);
         let betas = if zero_snr { schedule::rescaled_to_zero_snr(&betas) } else { betas };
-        let prediction = match config.one_of("prediction_type", &Prediction::NAMES)? {
-            Some(name) => Prediction::from_name(name).ok_or_else(|| config.unaccepted("prediction_type", &Prediction::NAMES.join(", ")))?,
-            None => Prediction::Epsilon,
-        };
-        let spacing = match config.one_of("timestep_spacing", &["linspace", "leading", "trailing"])? {
-            Some("linspace") => Spacing::Linspace,
-            Some("leading") => Spacing::Leading,
-            Some(_) => Spacing::Trailing,
-            None => default_spacing,
-        };
-        let steps_offset = config.i64("steps_offset")?.unwrap_or(0);
-        if steps_offset.unsigned_abs() > betas.len() as u64 {
-            return Err(config.unaccepted("steps_offset", "an offset within the training's timesteps").into());
+        let prediction = config.one_of("prediction_type", &Prediction::NAMES)?.and_then(Prediction::from_name);
+        Ok(Self {
+            train_steps: betas.len(),
+            prediction: prediction.unwrap_or(Prediction::Epsilon),
+            zero_snr,
+            alphas_cumprod: schedule::alphas_cumprod(&betas),
+        })
+    }
+
+    /// As [`Self::read`], for a class that cannot tell the clean image's prediction.
+    pub(super) fn read_without_sample_prediction(config: &Config, defaults: Defaults) -> Result<Self, SamplerError> {
+        let shared = Self::read(config, defaults)?;
+        if shared.prediction == Prediction::Sample {
+            return Err(config.unaccepted("prediction_type", "epsilon, v_prediction").into());
         }
-        Ok(Self { train_steps: betas.len(), prediction, spacing, steps_offset, zero_snr, alphas_cumprod: schedule::alphas_cumprod(&betas) })
+        Ok(shared)
     }
 
     /// The most steps a request can ask for.
     pub(super) fn max_steps(&self) -> usize {
         self.train_steps.min(MAX_STEPS)
-    }
-
-    /// Timesteps for `steps` steps, falling, unrounded.
-    pub(super) fn timesteps(&self, steps: usize) -> Vec<f64> {
-        schedule::spaced_timesteps(self.spacing, self.train_steps, steps, self.steps_offset)
     }
 
     /// σ of each training timestep, rising. A ᾱ of 0 would be an infinite σ: the reference puts 2⁻²⁴ in its place.
@@ -77,13 +89,42 @@ impl SharedOptions {
     }
 }
 
-fn read_betas(config: &Config) -> Result<Vec<f32>, SamplerError> {
-    let kinds = ["linear", "scaled_linear", "squaredcos_cap_v2"];
-    let kind = match (config.f64s("trained_betas")?, config.one_of("beta_schedule", &kinds)?) {
-        (Some(values), _) => BetaSchedule::Trained(values),
-        (None, None | Some("linear")) => BetaSchedule::Linear,
-        (None, Some("scaled_linear")) => BetaSchedule::ScaledLinear,
-        (None, Some(_)) => BetaSchedule::SquaredCosine,
+/// `timestep_spacing` and `steps_offset`.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct SpacingOptions {
+    pub(super) spacing: Spacing,
+    pub(super) offset: i64,
+}
+
+impl SpacingOptions {
+    /// Reads and checks them; the default differs between the reference's classes.
+    pub(super) fn read(config: &Config, train_steps: usize, default: Spacing) -> Result<Self, SamplerError> {
+        let spacing = match config.one_of("timestep_spacing", &["linspace", "leading", "trailing"])? {
+            Some("linspace") => Spacing::Linspace,
+            Some("leading") => Spacing::Leading,
+            Some(_) => Spacing::Trailing,
+            None => default,
+        };
+        let offset = config.i64("steps_offset")?.unwrap_or(0);
+        if offset.unsigned_abs() > train_steps as u64 {
+            return Err(config.unaccepted("steps_offset", "an offset within the training's timesteps").into());
+        }
+        Ok(Self { spacing, offset })
+    }
+
+    /// Timesteps for `steps` steps, falling, unrounded.
+    pub(super) fn timesteps(self, train_steps: usize, steps: usize) -> Vec<f64> {
+        schedule::spaced_timesteps(self.spacing, train_steps, steps, self.offset)
+    }
+}
+
+fn read_betas(config: &Config, defaults: Defaults) -> Result<Vec<f32>, SamplerError> {
+    let mut kinds = vec!["linear", "scaled_linear", "squaredcos_cap_v2"];
+    kinds.extend(defaults.own_beta_schedule);
+    let named = config.one_of("beta_schedule", &kinds)?.unwrap_or(defaults.beta_schedule);
+    let kind = match config.f64s("trained_betas")? {
+        Some(values) => BetaSchedule::Trained(values),
+        None => BetaSchedule::from_name(named),
     };
     let declared = config.usize("num_train_timesteps")?.unwrap_or(1000);
     if !(2..=MAX_TRAIN_TIMESTEPS).contains(&declared) {
@@ -94,8 +135,8 @@ fn read_betas(config: &Config) -> Result<Vec<f32>, SamplerError> {
         let accepted = format!("{declared} numbers, as num_train_timesteps says");
         return Err(config.unaccepted("trained_betas", &accepted).into());
     }
-    let start = config.f64("beta_start")?.unwrap_or(0.0001);
-    let end = config.f64("beta_end")?.unwrap_or(0.02);
+    let start = config.f64("beta_start")?.unwrap_or(defaults.beta_start);
+    let end = config.f64("beta_end")?.unwrap_or(defaults.beta_end);
     let betas = schedule::betas(&kind, start, end, declared);
     // Outside of this range the noise would not grow from step to step.
     if betas.iter().all(|beta| *beta > 0.0 && *beta < 1.0) {
@@ -109,20 +150,16 @@ fn read_betas(config: &Config) -> Result<Vec<f32>, SamplerError> {
     Err(config.unaccepted(key, "values above 0 and below 1").into())
 }
 
-/// Refuses options of a request that the sampler does not have. The configuration file may hold any key; a request that
-/// sets one without effect would be misled. `eta` passes everywhere, as the reference's pipelines take it with any scheduler.
-pub(super) fn check_known(sampler: &'static str, options: &Map<String, Value>, own_keys: &[&str]) -> Result<(), SamplerError> {
-    let known = |key: &str| key == "eta" || SHARED_KEYS.contains(&key) || own_keys.contains(&key);
-    match options.keys().find(|key| !known(key)) {
-        None => Ok(()),
-        Some(option) => {
-            Err(SamplerError::UnknownOption { sampler, option: option.clone(), known: [own_keys, SHARED_KEYS].concat().join(", ") })
-        }
-    }
-}
-
-/// Keys that are known and of which only the value "off" is served: they would make the update depend on each pixel's value.
-pub(super) fn check_linear(config: &Config) -> Result<(), SamplerError> {
+/// Refuses what would make the update depend on each pixel's value: thresholding, and clipping, whose default differs between the
+/// reference's classes. Latent models use neither, since latents are not bounded by 1.
+pub(super) fn check_linear(config: &Config, clips_by_default: bool) -> Result<(), SamplerError> {
     config.only("thresholding", &[json!(false)])?;
+    if config.bool("clip_sample")?.unwrap_or(clips_by_default) {
+        let accepted = match clips_by_default {
+            true => "false (true is also the default when the key is absent); clipping is not linear",
+            false => "false; clipping is not linear",
+        };
+        return Err(config.unaccepted("clip_sample", accepted).into());
+    }
     Ok(())
 }

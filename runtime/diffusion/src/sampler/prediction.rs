@@ -3,6 +3,8 @@
 //! With `x = a·x₀ + s·ε` (`a² + s² = 1`), both are linear in the sample and the output, so a prediction type is two pairs of
 //! numbers. Follows diffusers' `prediction_type`; v as in "Progressive Distillation" (arXiv 2202.00512).
 
+use super::blend::Blend;
+
 /// diffusers' `prediction_type`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Prediction {
@@ -12,20 +14,6 @@ pub enum Prediction {
     Velocity,
     /// The clean image: `sample`.
     Sample,
-}
-
-/// `sample·x + output·o`.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Linear {
-    pub(super) sample: f64,
-    pub(super) output: f64,
-}
-
-impl Linear {
-    /// `factor · self + other_factor · other`.
-    pub(super) fn mix(self, factor: f64, other: Self, other_factor: f64) -> Self {
-        Self { sample: factor * self.sample + other_factor * other.sample, output: factor * self.output + other_factor * other.output }
-    }
 }
 
 impl Prediction {
@@ -42,12 +30,21 @@ impl Prediction {
         }
     }
 
-    /// The clean image and the noise as functions of the sample and the output, where `x = signal·x₀ + noise·ε`.
-    pub(super) fn original_and_noise(self, signal: f64, noise: f64) -> (Linear, Linear) {
+    /// The clean image, where `x = signal·x₀ + noise·ε`.
+    pub(super) fn original(self, signal: f64, noise: f64) -> Blend {
         match self {
-            Self::Epsilon => (Linear { sample: 1.0 / signal, output: -noise / signal }, Linear { sample: 0.0, output: 1.0 }),
-            Self::Velocity => (Linear { sample: signal, output: -noise }, Linear { sample: noise, output: signal }),
-            Self::Sample => (Linear { sample: 0.0, output: 1.0 }, Linear { sample: 1.0 / noise, output: -signal / noise }),
+            Self::Epsilon => (Blend::SAMPLE - Blend::OUTPUT * noise) * signal.recip(),
+            Self::Velocity => Blend::SAMPLE * signal - Blend::OUTPUT * noise,
+            Self::Sample => Blend::OUTPUT,
+        }
+    }
+
+    /// The noise, where `x = signal·x₀ + noise·ε`.
+    pub(super) fn noise(self, signal: f64, noise: f64) -> Blend {
+        match self {
+            Self::Epsilon => Blend::OUTPUT,
+            Self::Velocity => Blend::SAMPLE * noise + Blend::OUTPUT * signal,
+            Self::Sample => (Blend::SAMPLE - Blend::OUTPUT * signal) * noise.recip(),
         }
     }
 }

@@ -39,8 +39,25 @@ pub(super) enum BetaSchedule {
     ScaledLinear,
     /// A squared cosine for ᾱ.
     SquaredCosine,
+    /// `exp(−12·t)` for ᾱ.
+    Exponential,
+    /// Betas along a logistic curve from −6 to 6.
+    Sigmoid,
     /// Given one by one.
     Trained(Vec<f64>),
+}
+
+impl BetaSchedule {
+    /// By the reference's name; names that a class does not have never come here.
+    pub(super) fn from_name(name: &str) -> Self {
+        match name {
+            "scaled_linear" => Self::ScaledLinear,
+            "squaredcos_cap_v2" => Self::SquaredCosine,
+            "exp" => Self::Exponential,
+            "sigmoid" => Self::Sigmoid,
+            _ => Self::Linear,
+        }
+    }
 }
 
 /// Where inference timesteps lie among the training's: `timestep_spacing`, table 2 of arXiv 2305.08891.
@@ -56,13 +73,20 @@ pub(super) fn betas(kind: &BetaSchedule, start: f64, end: f64, count: usize) -> 
     match kind {
         BetaSchedule::Linear => linspace_f32(start, end, count),
         BetaSchedule::ScaledLinear => linspace_f32(start.sqrt(), end.sqrt(), count).into_iter().map(|root| root * root).collect(),
-        BetaSchedule::SquaredCosine => {
-            let alpha_bar = |t: f64| ((t + 0.008) / 1.008 * std::f64::consts::PI / 2.0).cos().powi(2);
-            let at = |index: usize| alpha_bar(index as f64 / count as f64);
-            (0..count).map(|index| (1.0 - at(index + 1) / at(index)).min(0.999) as f32).collect()
+        BetaSchedule::SquaredCosine => betas_of(count, |t| ((t + 0.008) / 1.008 * std::f64::consts::PI / 2.0).cos().powi(2)),
+        BetaSchedule::Exponential => betas_of(count, |t| (-12.0 * t).exp()),
+        BetaSchedule::Sigmoid => {
+            let share = |value: f32| 1.0 / (1.0 + (-value).exp());
+            linspace_f32(-6.0, 6.0, count).into_iter().map(|value| share(value) * (end - start) as f32 + start as f32).collect()
         }
         BetaSchedule::Trained(values) => values.iter().map(|value| *value as f32).collect(),
     }
+}
+
+/// Betas that lead to `alpha_bar` of the time from 0 to 1.
+fn betas_of(count: usize, alpha_bar: impl Fn(f64) -> f64) -> Vec<f32> {
+    let at = |index: usize| alpha_bar(index as f64 / count as f64);
+    (0..count).map(|index| (1.0 - at(index + 1) / at(index)).min(0.999) as f32).collect()
 }
 
 /// Algorithm 1 of arXiv 2305.08891: the last timestep becomes pure noise.
@@ -103,14 +127,17 @@ pub(super) fn spaced_timesteps(spacing: Spacing, train_steps: usize, steps: usiz
             (0..steps).rev().map(|index| (index * stride) as f64 + offset as f64).collect()
         }
         Spacing::Trailing => {
-            let start = train_steps as f64;
-            let stride = start / steps as f64;
-            // Length and increment as numpy's arange computes them.
-            let count = (start / stride).ceil() as usize;
-            let increment = (start - stride) - start;
-            (0..count).map(|index| (start + index as f64 * increment).round_ties_even() - 1.0).collect()
+            let stride = train_steps as f64 / steps as f64;
+            falling(train_steps as f64, stride).into_iter().map(|timestep| timestep.round_ties_even() - 1.0).collect()
         }
     }
+}
+
+/// From `start` down to above 0, with length and increment as numpy's arange computes them.
+pub(super) fn falling(start: f64, stride: f64) -> Vec<f64> {
+    let count = (start / stride).ceil() as usize;
+    let increment = (start - stride) - start;
+    (0..count).map(|index| start + index as f64 * increment).collect()
 }
 
 /// `count` values from `start` to `stop`, both included, as numpy computes them.

@@ -4,24 +4,101 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
-use super::ddim::{self, Ddim};
-use super::euler::{self, Euler};
-use super::euler_ancestral::{self, EulerAncestral};
-use super::{Sampler, SamplerError};
+use super::{
+    Sampler, SamplerError, ddim, ddim_inverse, ddpm, deis, dpm_multistep, dpm_singlestep, euler, euler_ancestral, heun, ipndm, kdpm2,
+    kdpm2_ancestral, lcm, lms, pndm, tcd, unipc,
+};
 use crate::json::Config;
 
+/// One of diffusers' classes.
+pub(super) struct Class {
+    pub(super) name: &'static str,
+    /// The keys of its configuration, in groups.
+    pub(super) options: &'static [&'static [&'static str]],
+    /// Whether the reference's pipelines hand it their `eta`.
+    pub(super) takes_eta: bool,
+    pub(super) make: fn(&Config) -> Result<Arc<dyn Sampler>, SamplerError>,
+}
+
+const CLASSES: [Class; 17] = [
+    ddim::CLASS,
+    ddpm::CLASS,
+    pndm::CLASS,
+    lms::CLASS,
+    euler::CLASS,
+    euler_ancestral::CLASS,
+    heun::CLASS,
+    kdpm2::CLASS,
+    kdpm2_ancestral::CLASS,
+    dpm_multistep::CLASS,
+    dpm_singlestep::CLASS,
+    deis::CLASS,
+    unipc::CLASS,
+    ipndm::CLASS,
+    lcm::CLASS,
+    tcd::CLASS,
+    ddim_inverse::CLASS,
+];
+
+/// Classes of the reference that are left out, and why.
+const REFUSED: [(&str, &str); 3] = [
+    (
+        "KarrasVeScheduler",
+        "it drives pixel models of the variance-exploding process, which no latent model is; EulerDiscreteScheduler with use_karras_sigmas is its counterpart",
+    ),
+    (
+        "ScoreSdeVeScheduler",
+        "it drives pixel models of the variance-exploding process, which no latent model is; EulerAncestralDiscreteScheduler is its counterpart",
+    ),
+    (
+        "DPMSolverSDEScheduler",
+        "its noise comes from a Brownian tree of the library torchsde, which is not reproduced here; DPMSolverMultistepScheduler with algorithm_type sde-dpmsolver++ is its counterpart",
+    ),
+];
+
 /// The class names served.
-pub const SAMPLER_NAMES: &[&str] = &[ddim::NAME, euler::NAME, euler_ancestral::NAME];
+pub const SAMPLER_NAMES: &[&str] = &names();
+
+const fn names() -> [&'static str; CLASSES.len()] {
+    let mut names = [""; CLASSES.len()];
+    let mut index = 0;
+    while index < names.len() {
+        names[index] = CLASSES[index].name;
+        index += 1;
+    }
+    names
+}
+
+fn class(name: &str) -> Result<&'static Class, SamplerError> {
+    static SERVED: [Class; CLASSES.len()] = CLASSES;
+    if let Some(class) = SERVED.iter().find(|class| class.name == name) {
+        return Ok(class);
+    }
+    match REFUSED.iter().find(|(refused, _)| *refused == name) {
+        Some((name, reason)) => Err(SamplerError::RefusedSampler { name, reason }),
+        None => Err(SamplerError::UnknownSampler { name: name.to_owned() }),
+    }
+}
+
+/// The options of the sampler called `name`, as its configuration and a request may set them; none for one that is not served.
+pub fn option_names(name: &str) -> Vec<&'static str> {
+    class(name).map(|class| class.options.concat()).unwrap_or_default()
+}
+
+/// Whether the sampler called `name` heeds `eta`. The reference's pipelines take it with any sampler.
+pub fn takes_eta(name: &str) -> bool {
+    class(name).is_ok_and(|class| class.takes_eta)
+}
 
 /// Makes the sampler that `config` (a `scheduler_config.json`) names, or the one called `class_name_override`.
 ///
 /// As diffusers' `from_config`, keys of other schedulers in the configuration are ignored and absent keys take the class's own
 /// defaults. `options` (the request's) go on top: keys of the sampler's configuration, and `eta`, which samplers other than
-/// DDIM ignore. `null` means the default.
+/// those of [`takes_eta`] ignore. `null` means the default.
 ///
 /// # Errors
 /// [`SamplerError`] for a name that is not served, a value that is not usable, or a request's option that the sampler does not
-/// have.
+/// have. The configuration file may hold any key, but a request that sets one without effect would be misled.
 pub fn from_config(
     config: &Config,
     class_name_override: Option<&str>,
@@ -31,11 +108,11 @@ pub fn from_config(
         Some(name) => name,
         None => config.class_name()?.ok_or(SamplerError::NoSampler)?,
     };
-    let config = config.overridden(options);
-    match name {
-        ddim::NAME => Ok(Arc::new(Ddim::new(&config, options)?)),
-        euler::NAME => Ok(Arc::new(Euler::new(&config, options)?)),
-        euler_ancestral::NAME => Ok(Arc::new(EulerAncestral::new(&config, options)?)),
-        unknown => Err(SamplerError::UnknownSampler { name: unknown.to_owned() }),
+    let class = class(name)?;
+    let known = |key: &str| key == "eta" || class.options.iter().any(|group| group.contains(&key));
+    if let Some(option) = options.keys().find(|key| !known(key)) {
+        let known = class.options.concat().join(", ");
+        return Err(SamplerError::UnknownOption { sampler: class.name, option: option.clone(), known });
     }
+    (class.make)(&config.overridden(options))
 }
