@@ -11,7 +11,7 @@ LISTEN ?= 127.0.0.1:8080
 DATA_DIR ?= data
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test test-unit lint test-rust test-parity test-acceptance crates-alone generate evaluate-demo clean
+.PHONY: help build run test test-unit lint test-rust test-parity test-acceptance test-cluster cluster-up cluster-down crates-alone generate evaluate-demo clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,7 +24,7 @@ run: ## build and start everything on this machine: no cluster, no database serv
 	cargo build --locked -p router -p runtime
 	@exec $(BIN)/emulsion-router local --listen $(LISTEN) --data-dir $(DATA_DIR) --manifests models
 
-test: lint crates-alone test-rust test-parity test-acceptance ## everything; says what it skipped and why
+test: lint crates-alone test-rust test-parity test-acceptance test-cluster ## everything; says what it skipped and why
 
 lint: ## formatting and clippy, warnings are errors
 	cargo fmt --all --check
@@ -47,6 +47,18 @@ test-parity: build ## against diffusers, step by step
 
 test-acceptance: build ## real clients against the real binaries, and kills
 	@$(NEEDS_PYTHON) EMULSION_ROUTER=$(BIN)/emulsion-router EMULSION_RUNTIME=$(BIN)/emulsion-runtime tests/acceptance/run.sh
+
+test-cluster: build ## on a real Kubernetes: root and Go, or EMULSION_TEST_KUBECONFIG
+	@EMULSION_OPERATOR=$(BIN)/emulsion-operator tests/cluster/run.sh
+
+# Which cluster `make cluster-up` and `make cluster-down` mean; several can run side by side.
+CLUSTER ?= default
+
+cluster-up: ## a real Kubernetes of two nodes on this machine; prints the path of its kubeconfig
+	@programs=$$(tests/cluster/build.sh) && "$$programs/emulsion-cluster" up --name "$(CLUSTER)"
+
+cluster-down: ## end it and remove all of it, also what killed processes left
+	@programs=$$(tests/cluster/build.sh) && "$$programs/emulsion-cluster" down --name "$(CLUSTER)"
 
 generate: ## write the generated CRDs again
 	cargo run --locked -p crds --example generate
