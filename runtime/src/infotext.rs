@@ -19,7 +19,6 @@ const SAMPLERS: [(&str, &str); 16] = [
     ("DDPMScheduler", "DDPM"),
     ("DEISMultistepScheduler", "DEIS"),
     ("DPMSolverMultistepScheduler", "DPM++ 2M"),
-    ("DPMSolverSDEScheduler", "DPM++ SDE"),
     ("DPMSolverSinglestepScheduler", "DPM++ 2S"),
     ("EulerAncestralDiscreteScheduler", "Euler a"),
     ("EulerDiscreteScheduler", "Euler"),
@@ -30,6 +29,7 @@ const SAMPLERS: [(&str, &str); 16] = [
     ("LCMScheduler", "LCM"),
     ("LMSDiscreteScheduler", "LMS"),
     ("PNDMScheduler", "PLMS"),
+    ("TCDScheduler", "TCD"),
     ("UniPCMultistepScheduler", "UniPC"),
 ];
 

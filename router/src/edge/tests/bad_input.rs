@@ -40,7 +40,7 @@ async fn requests_that_cannot_be_meant_name_what_is_wrong() {
         (json!({ "prompt": "a", "samples": 50 }), "samples must be between"),
         (json!({ "prompt": "a", "model_id": "demoo" }), "did you mean demo?"),
         (json!({ "prompt": "a", "scheduler": "Magic" }), "scheduler"),
-        (json!({ "prompt": "a", "scheduler": "UniPCMultistepScheduler" }), "not supported"),
+        (json!({ "prompt": "a", "scheduler": "KarrasVeScheduler" }), "models of pixels"),
         (json!({ "prompt": "a", "init_image": "http://127.0.0.2/a.png" }), "image-to-image at this path (init_image)"),
     ] {
         let (status, answer) = stage.post(MODELSLAB, fields).await;
