@@ -6,4 +6,6 @@ mod shapes;
 mod api_server; // its restart: watches resume
 mod definitions; // a rule in a CRD refuses
 mod devices; // GPUs that do not exist are counted and handed out
+mod eviction; // a disruption budget holds a pod
 mod helm; // install, upgrade, uninstall
+mod images; // pulls, and pulls that fail
