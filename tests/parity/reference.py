@@ -21,7 +21,10 @@ from diffusers.schedulers import (
 )
 from diffusers.utils.torch_utils import randn_tensor
 
+import scipy_stand_in
 from cases import Case
+
+scipy_stand_in.install()
 
 # Each of these modules has its own name for the function all random draws go through.
 DRAWING_MODULES = [

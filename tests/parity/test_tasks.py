@@ -9,6 +9,7 @@ import pytest
 import comparison
 import task_reference
 from runtime_trace import TraceFailed, trace
+from sampler_cases import ENTERED_CASES
 from task_cases import INPAINT, TASK_CASES, TaskCase
 
 
@@ -22,7 +23,7 @@ def compared(case, runtime_binary, folders, pipelines, scratch, change=None):
     return comparison.measure(expected, ours["step_latents"], ours["image"])
 
 
-@pytest.mark.parametrize("case", TASK_CASES, ids=lambda case: case.name)
+@pytest.mark.parametrize("case", TASK_CASES + ENTERED_CASES, ids=lambda case: case.name)
 def test_the_runtime_agrees_with_diffusers(case, runtime_binary, folders, pipelines, record, tmp_path):
     distance = compared(case, runtime_binary, folders, pipelines, tmp_path)
     record(case.name, max(distance.latents), distance.image)

@@ -12,6 +12,7 @@ the formulas say and not how one machine rounds them.
 Needs diffusers 0.36.0, scipy (for the linear multistep's and the beta sigmas) and, for nothing else, torch and numpy.
 """
 
+import copy
 import inspect
 import json
 import math
@@ -166,7 +167,7 @@ def of_log_snr():
                 for lowers in [True, False]:
                     options = {"solver_type": solver, "solver_order": order, "predict_x0": predicts_image, "lower_order_final": lowers, "final_sigmas_type": "sigma_min"}
                     yield name, {**STABLE_DIFFUSION, **options}, [1, 2, 3, 6, 20], 0.0
-        yield name, {**STABLE_DIFFUSION, "solver_type": "bh2", "solver_order": 3, "disable_corrector": [0, 1, 4]}, [6, 20], 0.0
+        yield name, {**STABLE_DIFFUSION, "solver_type": solver, "solver_order": 3, "final_sigmas_type": "sigma_min", "disable_corrector": [0, 1, 4]}, [6, 20], 0.0
     for changes in [zero_snr, {"solver_type": "midpoint"}, {"use_karras_sigmas": True, "final_sigmas_type": "sigma_min"}]:
         yield name, {**STABLE_DIFFUSION, **changes}, [6, 20], 0.0
 
@@ -279,9 +280,11 @@ def rounded(value):
 
 def main():
     lines = []
+    torch.set_num_threads(1)
+    diffusers.utils.logging.set_verbosity_error()
     for name, config, steps, eta in cases():
-        scheduler = getattr(diffusers, name)
-        runs = [run(lambda: scheduler.from_config(config), count, eta) for count in steps]
+        fresh = getattr(diffusers, name).from_config(config)
+        runs = [run(lambda: copy.deepcopy(fresh), count, eta) for count in steps]
         lines.append(json.dumps({"class": name, "config": config, "eta": eta, "runs": runs}, separators=(",", ":")))
     (HERE / "reference.json").write_text("[\n" + ",\n".join(lines) + "\n]\n")
 
