@@ -2,14 +2,10 @@ use cluster::{Needs, in_namespace};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::Api;
 
-use crate::shapes::{container, is, ready};
+use crate::shapes::{is, ready, serving};
 
 fn wants_gpus(name: &str, count: u32) -> String {
-    let container = container("[serve, ':8080']").replacen(
-        "name: main,",
-        &format!("name: main, resources: {{limits: {{nvidia.com/gpu: {count}}}}},"),
-        1,
-    );
+    let container = serving().replacen("name: main,", &format!("name: main, resources: {{limits: {{nvidia.com/gpu: {count}}}}},"), 1);
     format!(
         "{{apiVersion: v1, kind: Pod, metadata: {{name: {name}}}, \
          spec: {{nodeSelector: {{kubernetes.io/hostname: node-1}}, terminationGracePeriodSeconds: 1, containers: [{container}]}}}}"

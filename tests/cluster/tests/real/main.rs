@@ -9,3 +9,11 @@ mod devices; // GPUs that do not exist are counted and handed out
 mod eviction; // a disruption budget holds a pod
 mod helm; // install, upgrade, uninstall
 mod images; // pulls, and pulls that fail
+mod memory; // a container over its limit is killed
+mod network; // partitions and slow links
+mod nodes; // one is lost, and comes back
+mod operator; // our own, with its definitions
+mod restricted; // no root, seccomp, a read-only root
+mod services; // names, readiness, other nodes
+mod streams; // exec, logs, port-forward
+mod volumes; // what one pod wrote another reads

@@ -1,6 +1,7 @@
 //! The YAML that tests share, and readings of what the cluster answers.
 
 use k8s_openapi::api::{apps::v1::Deployment, core::v1::Pod};
+use kube::ResourceExt as _;
 
 /// A container of our own small program under the `restricted` level.
 pub(crate) fn container(arguments: &str) -> String {
@@ -20,11 +21,21 @@ pub(crate) fn pod(name: &str, arguments: &str, spec: &str) -> String {
     )
 }
 
+/// A container that answers HTTP on port 8080, ready by its own probe.
+pub(crate) fn serving() -> String {
+    let container = container("[serve, ':8080']");
+    let open = container.strip_suffix('}').expect("it is a map");
+    format!("{open}, ports: [{{containerPort: 8080}}], readinessProbe: {{httpGet: {{path: /ready, port: 8080}}, periodSeconds: 1}}}}")
+}
+
+/// A pod that answers HTTP on port 8080, with further lines of its spec.
+pub(crate) fn server(name: &str, spec: &str) -> String {
+    pod(name, "[serve, ':8080']", spec).replace(&container("[serve, ':8080']"), &serving())
+}
+
 /// A web server on each of several nodes, ready by its own probe, and the Service `name` before it.
 pub(crate) fn web(name: &str, replicas: u32, spec: &str) -> String {
-    let container = container("[serve, ':8080']");
-    let container = container.trim_end_matches('}').to_owned()
-        + "}}, ports: [{containerPort: 8080}], readinessProbe: {httpGet: {path: /ready, port: 8080}, periodSeconds: 1}}";
+    let container = serving();
     format!(
         "{{apiVersion: apps/v1, kind: Deployment, metadata: {{name: {name}}}, spec: {{replicas: {replicas}, \
          selector: {{matchLabels: {{app: {name}}}}}, template: {{metadata: {{labels: {{app: {name}}}}}, \
@@ -56,4 +67,15 @@ pub(crate) fn ready(pod: &Pod) -> bool {
 /// The phase that a pod is in.
 pub(crate) fn phase(pod: &Pod) -> &str {
     pod.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or_default()
+}
+
+/// The node that a pod is on.
+pub(crate) fn node(pod: &Pod) -> &str {
+    pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()).unwrap_or_default()
+}
+
+/// A pod's own address.
+pub(crate) fn address(pod: &Pod) -> String {
+    let address = pod.status.as_ref().and_then(|status| status.pod_ip.clone());
+    address.unwrap_or_else(|| panic!("{} has no address", pod.name_any()))
 }
