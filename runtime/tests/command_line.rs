@@ -77,6 +77,31 @@ fn drawn_seed_is_printed_and_makes_the_same_picture_again() {
 }
 
 #[test]
+fn sampler_options_change_the_picture_and_are_written_into_it() {
+    let desk = Desk::with_model();
+    let made = |name: &str, arguments: &[&str]| {
+        let file = format!("{name}.png");
+        let own = ["--sampler", "DDIMScheduler", "--prompt", "a", "--seed", "7", "--output", &file];
+        desk.works("generate", &[&SMALL[..], &own, arguments].concat());
+        desk.picture(&file)
+    };
+    let plain = made("plain", &[]);
+    for (key, value, arguments) in [
+        ("sampler_options", r#"{"timestep_spacing":"trailing"}"#, ["--sampler-option", "timestep_spacing=trailing"]),
+        ("eta", "0.5", ["--eta", "0.5"]),
+    ] {
+        let (pixels, text) = made(key, &arguments);
+        assert_ne!(pixels, plain.0, "{key}");
+        assert_eq!((entry(&text, key), entry(&plain.1, key)), (Some(value), None));
+    }
+    for (option, named) in [("algorithm_type=deis", "algorithm_type"), ("timestep_spacing=wide", "trailing")] {
+        let said =
+            desk.fails("generate", &[&SMALL[..], &["--prompt", "a", "--sampler", "DDIMScheduler", "--sampler-option", option]].concat());
+        assert!(said.contains(named), "{said}");
+    }
+}
+
+#[test]
 fn syntax_skipped_layers_and_embeddings_change_the_picture_and_are_written_into_it() {
     let desk = Desk::with_model();
     write_tensors(&desk.path("style.safetensors"), &[("emb_params", vec![2, 16])]);

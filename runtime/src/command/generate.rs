@@ -12,6 +12,7 @@ use clap::Args;
 use diffusion::model::Model;
 use indicatif::{ProgressBar, ProgressStyle};
 use runtime_api::ImageRequest;
+use serde_json::Value;
 
 use super::adapter::{self, AdapterPath};
 use super::rounds::step_all;
@@ -69,6 +70,12 @@ pub(super) struct Generate {
     /// Class name of a diffusers scheduler; the model folder's own if not given.
     #[arg(long)]
     sampler: Option<String>,
+    /// An option of the sampler, by its name in diffusers (use_karras_sigmas=true); may be given more than once.
+    #[arg(long = "sampler-option", value_name = "NAME=VALUE", value_parser = sampler_option)]
+    sampler_options: Vec<(String, Value)>,
+    /// How much fresh noise DDIM and TCD draw at each step, 0 to 1.
+    #[arg(long)]
+    eta: Option<f64>,
     /// The same seed makes the same image; drawn and printed if not given. With several prompts, each has the one after the last.
     #[arg(long)]
     seed: Option<u64>,
@@ -98,6 +105,12 @@ enum Syntax {
 fn named_file(text: &str) -> Result<(String, PathBuf), String> {
     let (name, file) = text.split_once('=').filter(|(name, file)| !name.is_empty() && !file.is_empty()).ok_or("write NAME=FILE")?;
     Ok((name.to_owned(), PathBuf::from(file)))
+}
+
+/// `NAME=VALUE`, where what is no JSON value is a text.
+fn sampler_option(text: &str) -> Result<(String, Value), String> {
+    let (name, value) = text.split_once('=').filter(|(name, _)| !name.is_empty()).ok_or("write NAME=VALUE")?;
+    Ok((name.to_owned(), serde_json::from_str(value).unwrap_or_else(|_| value.into())))
 }
 
 /// What every image has besides prompts and numbers.
@@ -200,6 +213,8 @@ impl Generate {
             num_inference_steps: self.steps,
             guidance_scale: self.guidance_scale,
             sampler: self.sampler.clone(),
+            sampler_options: self.sampler_options.iter().cloned().collect(),
+            eta: self.eta,
             seed: Some(order.seed),
             ..self.pictures.request()
         };
@@ -219,6 +234,12 @@ fn parameters(request: &Request, facts: &ModelFacts) -> Vec<(String, String)> {
         entries.push(("prompt_syntax", "weighted".to_owned()));
     }
     entries.extend(request.clip_skip.map(|skip| ("clip_skip", skip.to_string())));
+    if !request.sampler_options.is_empty() {
+        entries.push(("sampler_options", Value::Object(request.sampler_options.clone()).to_string()));
+    }
+    if request.eta > 0.0 {
+        entries.push(("eta", request.eta.to_string()));
+    }
     entries.extend(request.embeddings.iter().map(|named| ("embedding", named.names.join(" "))));
     entries.extend([
         ("width", request.width.to_string()),
