@@ -101,6 +101,10 @@ func (f *Fabric) Attach(host Host, pid int, all []Host) (*Place, error) {
 		PeerName:      Link,
 		PeerNamespace: netlink.NsFd(int(namespace)),
 	}
+	// The kernel removes the links of a host some time after its last process: what an earlier one left gives way.
+	if left, err := f.links.LinkByName(host.Name); err == nil {
+		_ = f.links.LinkDel(left)
+	}
 	if err := f.links.LinkAdd(pair); err != nil {
 		return nil, fmt.Errorf("link %s to the bridge: %w", host.Name, err)
 	}

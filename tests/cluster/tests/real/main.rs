@@ -10,6 +10,7 @@ mod eviction; // a disruption budget holds a pod
 mod helm; // install, upgrade, uninstall
 mod images; // pulls, and pulls that fail
 mod memory; // a container over its limit is killed
+mod metrics; // an autoscaler sees what pods use
 mod network; // partitions and slow links
 mod nodes; // one is lost, and comes back
 mod operator; // our own, with its definitions
