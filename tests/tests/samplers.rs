@@ -23,6 +23,7 @@ fn page_tells_each_sampler_with_its_own_options() {
     let page = page();
     for name in SAMPLER_NAMES {
         let row = page.lines().find(|line| line.starts_with(&format!("| `{name}`"))).unwrap_or_else(|| panic!("{name} is missing"));
+        assert!(row.contains(&format!("![](pictures/samplers/{name}.png)")), "{name} has no picture");
         for option in option_names(name) {
             let option = format!("`{option}`");
             let of_many = || page.lines().any(|line| line.starts_with("- ") && line.contains(&option));
@@ -31,4 +32,21 @@ fn page_tells_each_sampler_with_its_own_options() {
     }
     let rows = page.lines().filter(|line| line.starts_with("| `")).count();
     assert_eq!(rows, SAMPLER_NAMES.len(), "the page tells of more than there is");
+}
+
+/// No choice of a request: they tell how a model was trained, or have one value that is served.
+const WITHOUT_CHOICE: [&str; 6] = ["num_train_timesteps", "beta_start", "beta_end", "trained_betas", "prediction_type", "solver_p"];
+
+#[test]
+fn page_shows_each_option_at_work() {
+    let page = page();
+    let (_, switched_off) = page.split_once("Known, and served only switched off").unwrap();
+    let (switched_off, _) = switched_off.split_once("Single values").unwrap();
+    let shown: Vec<&str> = page.lines().filter(|line| line.starts_with("| ![](pictures/options/")).collect();
+    for option in SAMPLER_NAMES.iter().flat_map(|name| option_names(name)).filter(|option| !WITHOUT_CHOICE.contains(option)) {
+        if switched_off.contains(&format!("`{option}`")) {
+            continue;
+        }
+        assert!(shown.iter().any(|row| row.contains(&format!("`{option}`"))), "{option} has no picture");
+    }
 }
