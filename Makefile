@@ -24,7 +24,7 @@ run: ## build and start everything on this machine: no cluster, no database serv
 	cargo build --locked -p router -p runtime
 	@exec $(BIN)/emulsion-router local --listen $(LISTEN) --data-dir $(DATA_DIR) --manifests models
 
-test: lint crates-alone test-rust test-parity test-acceptance ## everything but test-cluster; says what it skipped and why
+test: lint crates-alone test-rust test-parity test-cluster test-acceptance ## everything; says what it skipped and why
 
 lint: ## formatting and clippy, warnings are errors
 	cargo fmt --all --check

@@ -23,7 +23,10 @@ else
   unshare --net --mount --pid --fork true 2>/dev/null || skip "namespaces cannot be made here"
 fi
 
-programs=$(./build.sh)
+programs=$(./build.sh) || case $? in
+  69) skip "the Go modules of Kubernetes cannot be fetched: the messages above say why" ;;
+  *) exit 1 ;;
+esac
 export EMULSION_CLUSTER="$programs/emulsion-cluster" EMULSION_CLUSTER_NAME="test-$$"
 # The cluster ends with the tests; this waits for it, and removes what a killed supervisor left.
 trap '"$EMULSION_CLUSTER" down --name "$EMULSION_CLUSTER_NAME"' EXIT
