@@ -106,8 +106,8 @@ fn check_prompts(request: &ImageRequest) -> Result<(), Refusal> {
     if request.prompt.trim().is_empty() {
         return Err(invalid("prompt", "prompt is required".to_owned()));
     }
-    for (field, text) in [("prompt", Some(&request.prompt)), ("negative_prompt", request.negative_prompt.as_ref())] {
-        if text.is_some_and(|text| text.chars().count() > PROMPT_LIMIT_CHARACTERS) {
+    for (field, text) in request.texts() {
+        if text.chars().count() > PROMPT_LIMIT_CHARACTERS {
             return Err(invalid(field, format!("{field} must not be longer than {PROMPT_LIMIT_CHARACTERS} characters")));
         }
     }

@@ -1,6 +1,7 @@
 //! From what was asked to what will be made: bounds are checked and missing values come from the model. Pure: no clock, no randomness.
 
 use diffusion::adapter::{MAX_ADAPTER_SCALE, MAX_ADAPTERS};
+use diffusion::conditioning::MicroConditioning;
 use diffusion::text::MAX_EMBEDDINGS;
 use runtime_api::{ImageRequest, Margins, Task};
 
@@ -15,6 +16,8 @@ pub const MAX_PROMPT_BYTES: usize = 32 * 1024;
 pub const MAX_SAMPLER_OPTIONS: usize = 64;
 /// Guidance beyond this is nonsense in every family and ends in overflow.
 pub const MAX_GUIDANCE_SCALE: f64 = 1000.0;
+/// The scale on which pictures were judged for training.
+pub const MAX_AESTHETIC_SCORE: f64 = 10.0;
 /// What messages call a request's `image`.
 pub const IMAGE: &str = "image";
 /// What messages call a request's `mask_image`.
@@ -60,6 +63,8 @@ pub enum InvalidRequest {
     Prompt { field: &'static str },
     #[error("{field} {value} is not possible: it is a number from {low} to {high}")]
     Range { field: &'static str, value: f64, low: f64, high: f64 },
+    #[error("{field} {value} is not possible: it is above 0 and below 1")]
+    Share { field: &'static str, value: f64 },
     #[error("sampler_options has more than {MAX_SAMPLER_OPTIONS} keys")]
     SamplerOptions,
     #[error("embeddings names {count}: at most {MAX_EMBEDDINGS} are taken")]
@@ -120,6 +125,11 @@ fn decide(request: &ImageRequest, canvas: &Canvas, defaults: &Defaults, limits: 
     Ok(Request {
         prompt: request.prompt.clone(),
         negative_prompt: request.negative_prompt.clone(),
+        prompt_2: request.prompt_2.clone(),
+        prompt_3: request.prompt_3.clone(),
+        negative_prompt_2: request.negative_prompt_2.clone(),
+        negative_prompt_3: request.negative_prompt_3.clone(),
+        max_sequence_length: request.max_sequence_length.map(|tokens| tokens as usize),
         prompt_syntax: syntax(request.prompt_syntax)?,
         embeddings: Vec::new(),
         width: width as usize,
@@ -127,12 +137,16 @@ fn decide(request: &ImageRequest, canvas: &Canvas, defaults: &Defaults, limits: 
         samples: request.samples as usize,
         num_inference_steps: steps as usize,
         guidance_scale: within("guidance_scale", request.guidance_scale, defaults.guidance_scale, 0.0, MAX_GUIDANCE_SCALE)?,
+        true_cfg_scale: within("true_cfg_scale", request.true_cfg_scale, 1.0, 0.0, MAX_GUIDANCE_SCALE)?,
         guidance_rescale: within("guidance_rescale", request.guidance_rescale, 0.0, 0.0, 1.0)?,
         eta: within("eta", request.eta, 0.0, 0.0, 1.0)?,
         clip_skip: request.clip_skip.map(|skip| skip as usize),
         sampler: request.sampler.clone(),
         sampler_options: request.sampler_options.clone(),
         seed: request.seed.unwrap_or(seed),
+        micro: micro(request)?,
+        denoising_start: share("denoising_start", request.denoising_start)?,
+        denoising_end: share("denoising_end", request.denoising_end)?,
         adapters: Vec::new(),
         start,
     })
@@ -221,12 +235,34 @@ fn check_adapters(request: &ImageRequest) -> Result<(), InvalidRequest> {
 }
 
 fn check_texts(request: &ImageRequest) -> Result<(), InvalidRequest> {
-    if request.prompt.len() > MAX_PROMPT_BYTES {
-        return Err(InvalidRequest::Prompt { field: "prompt" });
+    match request.texts().find(|(_, text)| text.len() > MAX_PROMPT_BYTES) {
+        Some((field, _)) => Err(InvalidRequest::Prompt { field }),
+        None => Ok(()),
     }
-    match &request.negative_prompt {
-        Some(text) if text.len() > MAX_PROMPT_BYTES => Err(InvalidRequest::Prompt { field: "negative_prompt" }),
-        _ => Ok(()),
+}
+
+/// Sizes and scores that only some models read; those that do not refuse them.
+fn micro(request: &ImageRequest) -> Result<MicroConditioning, InvalidRequest> {
+    let pair = |pair: Option<[u32; 2]>| pair.map(|pair| pair.map(|side| side as usize));
+    let usual = MicroConditioning::default();
+    let score = |field, asked, usual| within(field, asked, usual, 0.0, MAX_AESTHETIC_SCORE);
+    Ok(MicroConditioning {
+        original_size: pair(request.original_size),
+        target_size: pair(request.target_size),
+        crops_coords_top_left: pair(request.crops_coords_top_left).unwrap_or(usual.crops_coords_top_left),
+        negative_original_size: pair(request.negative_original_size),
+        negative_target_size: pair(request.negative_target_size),
+        negative_crops_coords_top_left: pair(request.negative_crops_coords_top_left).unwrap_or(usual.negative_crops_coords_top_left),
+        aesthetic_score: score("aesthetic_score", request.aesthetic_score, usual.aesthetic_score)?,
+        negative_aesthetic_score: score("negative_aesthetic_score", request.negative_aesthetic_score, usual.negative_aesthetic_score)?,
+    })
+}
+
+/// A share of the schedule.
+fn share(field: &'static str, asked: Option<f64>) -> Result<Option<f64>, InvalidRequest> {
+    match asked {
+        Some(value) if !(value > 0.0 && value < 1.0) => Err(InvalidRequest::Share { field, value }),
+        asked => Ok(asked),
     }
 }
 

@@ -16,6 +16,21 @@ pub struct ImageRequest {
     /// Absent differs from empty: an absent one lets the pipeline choose its own unconditional branch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub negative_prompt: Option<String>,
+    /// For the second text encoder of models that have one; absent or empty means `prompt`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prompt_2: Option<String>,
+    /// For the third text encoder.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prompt_3: Option<String>,
+    /// For the second text encoder; absent or empty means `negative_prompt`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub negative_prompt_2: Option<String>,
+    /// For the third text encoder.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub negative_prompt_3: Option<String>,
+    /// Tokens of text encoders that can take more or fewer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_sequence_length: Option<u32>,
     #[serde(default)]
     pub prompt_syntax: PromptSyntax,
     /// Pixels.
@@ -36,6 +51,9 @@ pub struct ImageRequest {
     pub guidance_scale: Option<f64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub guidance_rescale: Option<f64>,
+    /// Strength of guidance by a negative prediction, for models that take `guidance_scale` as an input.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub true_cfg_scale: Option<f64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub eta: Option<f64>,
     /// diffusers' meaning: how many of the text encoder's last layers are skipped; `None` and 0 skip none.
@@ -47,6 +65,36 @@ pub struct ImageRequest {
     /// Keys of that scheduler's config that this request overrides.
     #[serde(default, skip_serializing_if = "Map::is_empty")]
     pub sampler_options: Map<String, Value>,
+    /// Height and width, in pixels, of the picture before it was scaled, as some models were told in training; absent means the image's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub original_size: Option<[u32; 2]>,
+    /// Height and width, in pixels; absent means the image's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target_size: Option<[u32; 2]>,
+    /// Top and left, in pixels, of where the picture was cut.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub crops_coords_top_left: Option<[u32; 2]>,
+    /// For the negative prediction.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub negative_original_size: Option<[u32; 2]>,
+    /// For the negative prediction.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub negative_target_size: Option<[u32; 2]>,
+    /// For the negative prediction.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub negative_crops_coords_top_left: Option<[u32; 2]>,
+    /// 0 to 10, for models that refine pictures.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub aesthetic_score: Option<f64>,
+    /// For the negative prediction.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub negative_aesthetic_score: Option<f64>,
+    /// The share of the noise, above 0 and below 1, that is gone already: where the schedule is entered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub denoising_start: Option<f64>,
+    /// Where the schedule is left.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub denoising_end: Option<f64>,
     /// The picture that is changed: sha256, in hex, of an input that the dispatch says where to get.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<String>,
@@ -89,6 +137,19 @@ impl ImageRequest {
         fields.into_iter().filter_map(|(name, is_set)| is_set.then_some(name))
     }
 
+    /// All texts with the names of their fields, where they are set.
+    pub fn texts(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        let texts = [
+            ("prompt", Some(&self.prompt)),
+            ("prompt_2", self.prompt_2.as_ref()),
+            ("prompt_3", self.prompt_3.as_ref()),
+            ("negative_prompt", self.negative_prompt.as_ref()),
+            ("negative_prompt_2", self.negative_prompt_2.as_ref()),
+            ("negative_prompt_3", self.negative_prompt_3.as_ref()),
+        ];
+        texts.into_iter().filter_map(|(field, text)| Some((field, text?.as_str())))
+    }
+
     /// A request for one text-to-image picture with the model's defaults for everything else.
     pub fn text_to_image(model: impl Into<String>, prompt: impl Into<String>) -> Self {
         Self {
@@ -96,6 +157,11 @@ impl ImageRequest {
             model: model.into(),
             prompt: prompt.into(),
             negative_prompt: None,
+            prompt_2: None,
+            prompt_3: None,
+            negative_prompt_2: None,
+            negative_prompt_3: None,
+            max_sequence_length: None,
             prompt_syntax: PromptSyntax::Plain,
             width: None,
             height: None,
@@ -104,10 +170,21 @@ impl ImageRequest {
             num_inference_steps: None,
             guidance_scale: None,
             guidance_rescale: None,
+            true_cfg_scale: None,
             eta: None,
             clip_skip: None,
             sampler: None,
             sampler_options: Map::new(),
+            original_size: None,
+            target_size: None,
+            crops_coords_top_left: None,
+            negative_original_size: None,
+            negative_target_size: None,
+            negative_crops_coords_top_left: None,
+            aesthetic_score: None,
+            negative_aesthetic_score: None,
+            denoising_start: None,
+            denoising_end: None,
             image: None,
             mask_image: None,
             mask_blur: None,

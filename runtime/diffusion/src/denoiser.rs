@@ -13,7 +13,7 @@ pub use unet::UNet;
 pub use unet_config::UNetConfig;
 
 use crate::adapter::AdapterSet;
-use crate::conditioning::{Conditioning, ContextKeyValues};
+use crate::conditioning::{Conditioning, Encoded};
 use crate::exec::Exec;
 
 /// One prediction that is asked for.
@@ -40,6 +40,8 @@ pub struct BatchKey {
     pub latent_shape: [usize; 3],
     /// Channels read beside the latents.
     pub concat_channels: usize,
+    /// Text tokens that join those of the image; 0 where text enters by cross-attention, whose length may differ.
+    pub joint_tokens: usize,
 }
 
 impl BatchKey {
@@ -51,11 +53,11 @@ impl BatchKey {
 
 /// A network that predicts, for rows of latents, what the sampler needs (noise, velocity, …).
 pub trait Denoiser: Send + Sync + std::fmt::Debug {
-    /// What no timestep changes: text states [1, S, D] in the compute dtype → keys and values.
+    /// What no timestep changes: of what the conditioner made of one branch, and of the strength of guidance where the network takes it.
     ///
     /// # Errors
     /// When the shapes do not fit.
-    fn prepare(&self, states: &Tensor, exec: &Exec) -> Result<ContextKeyValues>;
+    fn prepare(&self, encoded: &Encoded, guidance: Option<f64>, exec: &Exec) -> Result<Conditioning>;
 
     /// The raw predictions [B, C, H, W] in f32 for B rows of one [`BatchKey`].
     ///

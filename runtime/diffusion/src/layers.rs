@@ -12,7 +12,7 @@ mod transformer;
 
 pub use attention::{Attention, AttentionShape, KeyValue};
 pub use basic::{Conv2d, GroupNorm, LayerNorm, Linear};
-pub use parameters::{Built, ParameterSource, Parameters};
+pub use parameters::{Built, ParameterSource, Parameters, PartSources};
 pub use resnet::{Downsample, ResnetBlock, ResnetShape, Upsample};
 pub use timestep::{SinusoidOptions, TimestepEmbedding, timestep_sinusoid};
 pub use transformer::{SpatialTransformer, SpatialTransformerShape};

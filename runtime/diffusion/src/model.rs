@@ -3,7 +3,7 @@
 //! ```text
 //! ModelFolder::open(dir)     configurations parsed, headers read, every tensor's shape compared; no tensor is allocated
 //!        │ merge(adapters)                    those declared for the model itself, if any: compared, not yet read into anything
-//!        │ load(device, dtype, progress)      text encoder → denoiser → VAE
+//!        │ load(device, dtype, progress)      text encoders → denoiser → VAE
 //!        ▼
 //!      Model                 immutable, shared by all requests
 //! ```
@@ -19,33 +19,29 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Device};
 use serde_json::{Map, Value};
 
 pub use error::ModelError;
 pub use inspection::{ComponentInspection, Inspection, TensorInspection};
 
 use crate::adapter::{AdapterError, AdapterUse, BoundAdapter, FittedAdapter, LayerTable};
+use crate::conditioning::Conditioner;
 use crate::denoiser::Denoiser;
 use crate::exec::Exec;
-use crate::family::{self, Defaults, ModelSpec, PARTS, Part};
+use crate::family::{self, Defaults, ModelSpec, Part};
 use crate::json::{Config, ConfigError};
 use crate::sampler::{self, SamplerError};
-use crate::text::PromptEncoder;
-use crate::tokenizer::Tokenizer;
 use crate::vae::Vae;
-use crate::weights::{SafetensorsFolder, WeightSource, open_component};
-use sources::{FileSource, ShapeRecorder};
+use crate::weights::{WeightSource, open_component};
+use sources::{FileSources, ShapeRecorders};
 
-/// diffusers' pipelines ask for sides divisible by this, whatever the VAE's scale.
-const PIPELINE_SIZE_MULTIPLE: usize = 8;
+/// The autoencoder's folder, in every family.
+const VAE: &str = "vae";
 /// The longest side of an image, in pixels: beyond this, attention over all positions costs more than any deadline allows.
 pub const MAX_SIDE_PIXELS: usize = 2048;
 /// The most images of one request.
 pub const MAX_SAMPLES: usize = 64;
-
-/// The parts whose layers adapters can act on.
-const ADAPTABLE_PARTS: [&str; 2] = ["text_encoder", "unet"];
 
 /// How far loading has come; told before each part and after each tensor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,7 +73,7 @@ pub struct Limits {
 #[derive(Debug)]
 pub struct ModelFolder {
     folder: PathBuf,
-    spec: Box<dyn ModelSpec>,
+    spec: Arc<dyn ModelSpec>,
     scheduler: Config,
     parts: Vec<OpenPart>,
     /// With tensors of no size.
@@ -104,10 +100,21 @@ fn open_scheduler(folder: &Path, model_index: &Config) -> Result<Config, ConfigE
     })
 }
 
-#[derive(Debug)]
 struct OpenPart {
     part: Part,
-    weights: SafetensorsFolder,
+    weights: Box<dyn WeightSource>,
+}
+
+impl std::fmt::Debug for OpenPart {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("OpenPart").field("part", &self.part).finish_non_exhaustive()
+    }
+}
+
+impl OpenPart {
+    fn elements(&self) -> u64 {
+        self.weights.index().iter().map(|(_, info)| info.elements()).sum()
+    }
 }
 
 impl ModelFolder {
@@ -120,23 +127,20 @@ impl ModelFolder {
             return Err(ModelError::NotAFolder { path: folder.to_path_buf() });
         }
         let model_index = Config::open(folder.join("model_index.json"))?;
-        let spec = family::detect(&model_index)?.read(folder)?;
+        let spec: Arc<dyn ModelSpec> = Arc::from(family::open(folder)?);
         let scheduler = open_scheduler(folder, &model_index)?;
         match sampler::from_config(&scheduler, None, &Map::new()) {
             // Requests may name one that is served; only those that don't are refused.
             Ok(_) | Err(SamplerError::UnknownSampler { .. }) => {}
             Err(error) => return Err(error.into()),
         }
-        let (mut parts, mut layers) = (Vec::new(), Vec::new());
-        for part in PARTS {
-            let (open, of_part) = OpenPart::open(folder, part, spec.as_ref())?;
-            parts.push(open);
-            layers.extend(if ADAPTABLE_PARTS.contains(&part.folder) { of_part } else { Vec::new() });
-        }
-        let (layers, merges) = (LayerTable::new(layers), Vec::new());
-        let open = Self { folder: folder.to_path_buf(), spec, scheduler, parts, layers, merges, digest: OnceLock::new() };
-        open.open_tokenizer()?;
-        Ok(open)
+        let open =
+            |part: &Part| Ok::<_, ModelError>(OpenPart { part: *part, weights: Box::new(open_component(&folder.join(part.folder))?) });
+        let parts = spec.parts().iter().map(open).collect::<Result<Vec<_>, _>>()?;
+        let expected = ShapeRecorders::of(&parts, spec.as_ref())?;
+        expected.check().map_err(|(part, source)| ModelError::Mismatch { part: part.folder, source: Box::new(source) })?;
+        let layers = LayerTable::new(expected.into_layers());
+        Ok(Self { folder: folder.to_path_buf(), spec, scheduler, parts, layers, merges: Vec::new(), digest: OnceLock::new() })
     }
 
     /// Makes `adapters` part of the weights, besides those that already are; a strength of 0 is none at all. They must be in memory in f32
@@ -176,7 +180,7 @@ impl ModelFolder {
             return Ok(digest.clone());
         }
         let weights = self.parts.iter().flat_map(|part| part.weights.index().files());
-        let digest = files::digest(&self.folder, weights)?;
+        let digest = files::digest(&self.folder, self.spec.as_ref(), weights)?;
         Ok(self.digest.get_or_init(|| digest).clone())
     }
 
@@ -185,78 +189,43 @@ impl ModelFolder {
         self.parts.iter().map(|part| part.weights.index().bytes()).sum()
     }
 
-    /// Reads the weights onto `device` in `dtype` (whatever float they are stored as), in the order text encoder → denoiser → VAE.
+    /// Bytes of the parameters once loaded in `dtype`.
+    pub fn loaded_bytes(&self, dtype: DType) -> u64 {
+        let bytes = |open: &OpenPart| open.elements().saturating_mul(self.spec.part_dtype(open.part.folder, dtype).size_in_bytes() as u64);
+        self.parts.iter().map(bytes).fold(0, u64::saturating_add)
+    }
+
+    /// Reads the weights onto `device` in `dtype` (whatever float they are stored as), in the order text encoders → denoiser → VAE.
     ///
     /// # Errors
     /// [`ModelError`] when a file cannot be read or the device refuses a tensor.
     pub fn load(&self, device: &Device, dtype: DType, progress: &mut dyn FnMut(LoadProgress)) -> Result<Model, ModelError> {
-        let exec = Exec::inference(device, dtype);
+        let exec_of = |folder: &str| Exec::inference(device, self.spec.part_dtype(folder, dtype));
         let read = RefCell::new((0, progress));
         let total_bytes = self.stored_bytes();
-        let source = |part: &Part| {
-            let open = self.parts.iter().find(|open| open.part == *part).ok_or(ModelError::MissingPart { part: part.folder })?;
-            let report = |bytes: u64| {
-                let mut read = read.borrow_mut();
-                read.0 += bytes;
-                let now = LoadProgress { component: open.part.folder, bytes: read.0, total_bytes };
-                (read.1)(now);
-            };
-            report(0);
-            let merges = if ADAPTABLE_PARTS.contains(&part.folder) { self.merges.as_slice() } else { &[] };
-            let (weights, report, layers) = (&open.weights, Box::new(report), RefCell::default());
-            Ok::<_, ModelError>(FileSource { weights, merges, exec: &exec, report, layers })
+        let report = |part: &Part, bytes: u64| {
+            let mut read = read.borrow_mut();
+            read.0 += bytes;
+            let now = LoadProgress { component: part.folder, bytes: read.0, total_bytes };
+            (read.1)(now);
         };
-        let [text_part, denoiser_part, vae_part] = &PARTS;
-        let tokenizer = self.open_tokenizer()?;
-        let (text_source, denoiser_source) = (source(text_part)?, source(denoiser_part)?);
-        let text_encoder = self.spec.text_encoder(&text_source)?;
-        let denoiser = self.spec.denoiser(&denoiser_source)?;
-        let layers = LayerTable::new(text_source.into_layers().into_iter().chain(denoiser_source.into_layers()));
-        let vae = self.spec.vae(&source(vae_part)?)?;
-        let elements: u64 = self.parts.iter().flat_map(|part| part.weights.index().iter()).map(|(_, info)| info.elements()).sum();
+        let sources = FileSources::new(&self.parts, &self.merges, &|part| exec_of(part.folder), &report);
+        let conditioner = self.spec.conditioner(&sources)?;
+        let denoiser = self.spec.denoiser(&sources)?;
+        let vae = self.spec.vae(&sources)?;
         Ok(Model {
             id: next_model_id(),
-            family: self.spec.family(),
+            spec: Arc::clone(&self.spec),
             digest: self.digest()?,
-            bytes: elements * dtype.size_in_bytes() as u64,
-            defaults: self.spec.defaults(),
-            latent_channels: self.spec.latent_channels(),
-            concat_channels: self.spec.concat_channels(),
-            latent_scale: self.spec.latent_scale(),
-            text: PromptEncoder::new(tokenizer, text_encoder),
+            bytes: self.loaded_bytes(dtype),
             scheduler: self.scheduler.clone(),
+            conditioner,
             denoiser,
             vae,
-            layers,
-            exec,
+            layers: LayerTable::new(sources.into_layers()),
+            exec: Exec::inference(device, dtype),
+            vae_exec: exec_of(VAE),
         })
-    }
-
-    /// Also checks that the encoder has a row for every token and every position: an index out of range is no error of a request.
-    fn open_tokenizer(&self) -> Result<Tokenizer, ModelError> {
-        let tokenizer = Tokenizer::open(&self.folder.join("tokenizer"))?;
-        let mismatch = |reason| Err(ModelError::TokenizerMismatch { reason });
-        if tokenizer.max_id() as usize >= self.spec.text_vocabulary() {
-            let (largest, rows) = (tokenizer.max_id(), self.spec.text_vocabulary());
-            return mismatch(format!("its largest id is {largest}, the text encoder has {rows} embeddings"));
-        }
-        if tokenizer.model_max_length() > self.spec.text_tokens() {
-            let (longest, positions) = (tokenizer.model_max_length(), self.spec.text_tokens());
-            return mismatch(format!("it makes {longest} tokens, the text encoder has {positions} positions"));
-        }
-        Ok(tokenizer)
-    }
-}
-
-impl OpenPart {
-    /// Also tells the part's layers that adapters could act on.
-    fn open(folder: &Path, part: Part, spec: &dyn ModelSpec) -> Result<(Self, Vec<(String, Tensor)>), ModelError> {
-        let weights = open_component(&folder.join(part.folder))?;
-        let mismatch = |source| ModelError::Mismatch { part: part.folder, source: Box::new(source) };
-        let expected = ShapeRecorder::of(weights.index(), part, spec).map_err(mismatch)?;
-        expected.check(weights.index()).map_err(mismatch)?;
-        let layers = expected.layers();
-        Ok((Self { part, weights }, layers))
     }
 }
 
@@ -270,19 +239,16 @@ fn next_model_id() -> u64 {
 #[derive(Debug)]
 pub struct Model {
     id: u64,
-    family: &'static str,
+    spec: Arc<dyn ModelSpec>,
     digest: String,
     bytes: u64,
-    defaults: Defaults,
-    latent_channels: usize,
-    concat_channels: usize,
-    latent_scale: usize,
-    text: PromptEncoder,
     scheduler: Config,
+    conditioner: Box<dyn Conditioner>,
     denoiser: Box<dyn Denoiser>,
     vae: Vae,
     layers: LayerTable,
     exec: Exec,
+    vae_exec: Exec,
 }
 
 impl Model {
@@ -293,7 +259,12 @@ impl Model {
 
     /// The family's name, as manifests spell it.
     pub fn family(&self) -> &'static str {
-        self.family
+        self.spec.family()
+    }
+
+    /// What its configuration says.
+    pub fn spec(&self) -> &dyn ModelSpec {
+        self.spec.as_ref()
     }
 
     /// See [`ModelFolder::digest`].
@@ -308,24 +279,18 @@ impl Model {
 
     /// What requests get where they do not say.
     pub fn defaults(&self) -> Defaults {
-        self.defaults
+        self.spec.defaults()
     }
 
     /// What sizes and numbers a request may ask for.
     pub fn limits(&self) -> Limits {
         Limits {
-            size_multiple: self.size_multiple(),
+            size_multiple: self.spec.size_multiple(),
             max_side_pixels: MAX_SIDE_PIXELS,
             max_samples: MAX_SAMPLES,
             max_steps: sampler::MAX_STEPS,
-            max_clip_skip: self.text.max_clip_skip(),
+            max_clip_skip: self.conditioner.max_clip_skip(),
         }
-    }
-
-    /// Both sides of an image are multiples of this, in pixels.
-    pub fn size_multiple(&self) -> usize {
-        // Both are powers of two.
-        self.latent_scale.max(PIPELINE_SIZE_MULTIPLE)
     }
 
     /// The class name of the folder's own scheduler.
@@ -338,24 +303,9 @@ impl Model {
         &self.scheduler
     }
 
-    /// Channels of the latents.
-    pub fn latent_channels(&self) -> usize {
-        self.latent_channels
-    }
-
-    /// Channels that the denoiser reads beside the latents; above 0 the model only inpaints.
-    pub fn concat_channels(&self) -> usize {
-        self.concat_channels
-    }
-
-    /// Pixels per latent position, along each side.
-    pub fn latent_scale(&self) -> usize {
-        self.latent_scale
-    }
-
-    /// The text encoder with its tokenizer.
-    pub fn text(&self) -> &PromptEncoder {
-        &self.text
+    /// What turns prompts into conditioning.
+    pub fn conditioner(&self) -> &dyn Conditioner {
+        self.conditioner.as_ref()
     }
 
     /// The network that predicts noise.
@@ -373,11 +323,16 @@ impl Model {
     /// # Errors
     /// [`AdapterError`] if any part of it does not fit this model.
     pub fn bind(&self, asked: &AdapterUse) -> Result<Arc<BoundAdapter>, AdapterError> {
-        asked.adapter.bind(&self.layers, self.id, self.family, asked.scale)
+        asked.adapter.bind(&self.layers, self.id, self.family(), asked.scale)
     }
 
-    /// How the model is run.
+    /// How the model is run, but for its autoencoder.
     pub fn exec(&self) -> &Exec {
         &self.exec
+    }
+
+    /// How the autoencoder is run: in half precision, some overflow.
+    pub fn vae_exec(&self) -> &Exec {
+        &self.vae_exec
     }
 }

@@ -18,6 +18,7 @@ mod prepare;
 mod request;
 mod start;
 mod step;
+mod window;
 
 pub use decode::{composed, decode, preview, to_rgb8};
 pub use error::{InvalidRequest, PipelineError};
@@ -25,5 +26,5 @@ pub use image_state::ImageState;
 pub use plan::{PlanLimits, Waiting, plan};
 pub use prepare::prepare;
 pub use request::{InjectedTensors, Request};
-pub use start::{InvalidStart, Start};
+pub use start::{GivenLatents, InvalidStart, Start};
 pub use step::{StepReport, step};

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! from_config(scheduler_config.json, override, options) ─► Arc<dyn Sampler>      options only, no progress; shared by all
-//!        schedule(steps) ─► Schedule                                            one per request
+//!        schedule(request) ─► Schedule                                          one per request
 //!        evaluation(schedule, at) ─► Evaluation      what the denoiser is asked   input = latents × input_scale
 //!        update(schedule, first, at) ─► Update       what becomes of the latents  next = Σ coefficient × tensor
 //! ```
@@ -51,7 +51,7 @@ use candle_core::Tensor;
 pub use noise::{NoiseError, NoiseStream, gaussian};
 pub use prediction::Prediction;
 pub use schedule::Schedule;
-pub use select::{SAMPLER_NAMES, from_config, option_names, takes_eta};
+pub use select::{SAMPLER_NAMES, from_config, option_names, takes_eta, training_timesteps};
 
 use crate::json::ConfigError;
 
@@ -66,11 +66,11 @@ pub trait Sampler: Send + Sync + Debug {
     /// diffusers' class name.
     fn name(&self) -> &'static str;
 
-    /// Timesteps and noise levels for `steps` steps.
+    /// Timesteps and noise levels.
     ///
     /// # Errors
     /// [`SamplerError`] if the step count is 0 or more than the options allow.
-    fn schedule(&self, steps: usize) -> Result<Schedule, SamplerError>;
+    fn schedule(&self, asked: ScheduleRequest) -> Result<Schedule, SamplerError>;
 
     /// What the denoiser is asked at evaluation `at` (`at < schedule.num_evaluations()`).
     fn evaluation(&self, schedule: &Schedule, at: usize) -> Evaluation;
@@ -86,6 +86,15 @@ pub trait Sampler: Send + Sync + Debug {
 
     /// How clean latents and unit noise mix where an image enters the schedule at evaluation `at`.
     fn noised(&self, schedule: &Schedule, at: usize) -> NoiseMix;
+}
+
+/// What a schedule is made for.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ScheduleRequest {
+    /// Solver steps.
+    pub steps: usize,
+    /// Tokens that the denoiser makes of one image: some samplers leave more noise in large images.
+    pub image_tokens: usize,
 }
 
 /// `signal · x₀ + noise · ε`.

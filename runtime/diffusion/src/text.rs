@@ -1,4 +1,4 @@
-//! Text to conditioning: prompts in two syntaxes, and the encoder of Stable Diffusion 1.x.
+//! Text to states: prompts in two syntaxes, tokenizers' and text encoders' part of them. What a family makes of the states is its own.
 //!
 //! ```text
 //! plain      text ─► tokens, cut and padded to one row ─────────────────────────────► encoder ─► states [1, 77, D]
@@ -15,7 +15,7 @@
 //!   ([`NamedEmbedding`]). In the weighted one they stay in one chunk and have the weight of their word.
 //!
 //! So a prompt of one chunk without weights gives the same bits in both syntaxes. `clip_skip` means the same in both: that many of the last
-//! layers are left out and the final normalisation applies. Each row is encoded alone, so a prompt's states depend on nothing but the prompt.
+//! layers are left out. A pooled text is that of the first chunk, which weights leave alone. Each row is encoded alone, so a prompt's states depend on nothing but the prompt.
 
 mod chunks;
 mod clip;
@@ -25,13 +25,15 @@ mod textual_inversion;
 mod weighted;
 
 pub use chunks::{COMMA_BACKTRACK_TOKENS, MAX_CHUNKS};
-pub use clip::ClipTextEncoder;
-pub use clip_config::ClipTextConfig;
+pub use clip::{ClipStates, ClipTextEncoder, Pooling, StatesFrom};
+pub use clip_config::{ClipTextConfig, EndToken};
 pub use textual_inversion::{
-    Embedding, EmbeddingError, EmbeddingFileError, MAX_EMBEDDING_NAME_BYTES, MAX_EMBEDDING_VECTORS, MAX_EMBEDDINGS, NamedEmbedding,
-    RequestWords,
+    Embedding, EmbeddingError, EmbeddingFileError, EncoderWords, MAX_EMBEDDING_NAME_BYTES, MAX_EMBEDDING_VECTORS, MAX_EMBEDDINGS,
+    NamedEmbedding, RequestWords,
 };
 pub use weighted::{MAX_NESTING, MAX_WEIGHT, Piece, PromptSyntaxError, parse_weighted};
+
+use std::sync::Arc;
 
 use candle_core::Tensor;
 
@@ -50,11 +52,12 @@ pub enum PromptSyntax {
     Weighted,
 }
 
-/// Prompts to text states.
+/// Prompts to the states of one CLIP text encoder.
 #[derive(Debug)]
 pub struct PromptEncoder {
-    tokenizer: Tokenizer,
+    tokenizer: Arc<Tokenizer>,
     encoder: ClipTextEncoder,
+    from: StatesFrom,
 }
 
 /// What is wrong with a prompt.
@@ -78,8 +81,13 @@ pub enum PromptError {
 #[derive(Debug, thiserror::Error)]
 pub enum EncodeError {
     /// The prompt is not acceptable.
-    #[error(transparent)]
-    Prompt(#[from] PromptError),
+    #[error("{field}: {source}")]
+    Prompt {
+        /// The request's field.
+        field: &'static str,
+        /// Why not.
+        source: PromptError,
+    },
     /// The network failed.
     #[error("the text encoder failed: {0}")]
     Tensor(#[from] candle_core::Error),
@@ -87,29 +95,24 @@ pub enum EncodeError {
 
 impl PromptEncoder {
     /// Joins the two halves.
-    pub fn new(tokenizer: Tokenizer, encoder: ClipTextEncoder) -> Self {
-        Self { tokenizer, encoder }
+    pub fn new(tokenizer: Arc<Tokenizer>, encoder: ClipTextEncoder, from: StatesFrom) -> Self {
+        Self { tokenizer, encoder, from }
     }
 
-    /// What turns text into ids.
-    pub fn tokenizer(&self) -> &Tokenizer {
-        &self.tokenizer
-    }
-
-    /// The largest `clip_skip`: the number of the encoder's layers.
+    /// The largest `clip_skip`.
     pub fn max_clip_skip(&self) -> usize {
-        self.encoder.layers()
+        self.encoder.max_skip(self.from)
     }
 
     /// Makes the embeddings of a request ready for its prompts.
     ///
     /// # Errors
     /// [`EmbeddingError`] for those that do not fit this encoder or each other.
-    pub fn words(&self, embeddings: &[NamedEmbedding], exec: &Exec) -> Result<RequestWords, EmbeddingError> {
-        RequestWords::new(embeddings, &self.tokenizer, &self.encoder, exec)
+    pub fn words(&self, embeddings: &[NamedEmbedding], exec: &Exec) -> Result<EncoderWords, EmbeddingError> {
+        EncoderWords::new(embeddings, &self.tokenizer, &self.encoder, exec)
     }
 
-    /// A prompt → states [1, 77·k, D] in the compute dtype; k is 1 in the plain syntax.
+    /// The prompt in the request's `field` → states [1, 77·k, D] in the compute dtype; k is 1 in the plain syntax.
     ///
     /// `clip_skip` has diffusers' meaning: how many of the last layers are left out.
     ///
@@ -117,22 +120,28 @@ impl PromptEncoder {
     /// When the prompt is not acceptable or the encoder fails.
     pub fn encode(
         &self,
+        field: &'static str,
         prompt: &str,
         syntax: PromptSyntax,
-        words: &RequestWords,
+        words: &EncoderWords,
         clip_skip: usize,
         exec: &Exec,
-    ) -> Result<Tensor, EncodeError> {
-        let row = |ids: &[u32]| self.encoder.forward(ids, words.vectors(), clip_skip, exec);
+    ) -> Result<ClipStates, EncodeError> {
+        let refused = |source| EncodeError::Prompt { field, source };
+        let row = |ids: &[u32]| self.encoder.forward(ids, words.vectors(), self.from, clip_skip, exec);
         match syntax {
             PromptSyntax::Plain => {
-                let tokens = self.tokenizer.encode_with(words.extra(), prompt).map_err(PromptError::from)?;
+                let tokens = self.tokenizer.encode_with(words.extra(), prompt).map_err(|error| refused(error.into()))?;
                 Ok(row(&self.tokenizer.padded(tokens).ids)?)
             }
             PromptSyntax::Weighted => {
-                let chunks = self.chunks(prompt, words.extra())?;
-                let rows = chunks.iter().map(|chunk| emphasised(&row(&chunk.ids)?, &chunk.weights));
-                Ok(Tensor::cat(&rows.collect::<candle_core::Result<Vec<_>>>()?, 1)?)
+                let (mut rows, mut pooled) = (Vec::new(), None);
+                for chunk in self.chunks(prompt, words.extra()).map_err(refused)? {
+                    let states = row(&chunk.ids)?;
+                    rows.push(emphasised(&states.tokens, &chunk.weights)?);
+                    pooled = pooled.or(states.pooled);
+                }
+                Ok(ClipStates { tokens: Tensor::cat(&rows, 1)?, pooled })
             }
         }
     }

@@ -64,6 +64,12 @@ pub enum WeightsError {
         /// File names that would be taken.
         expected: String,
     },
+    /// A network asks for a part that the model does not have: a defect of this program.
+    #[error("the model has no part {folder}")]
+    NoPart {
+        /// The part's folder.
+        folder: &'static str,
+    },
     /// The file is something else than safetensors.
     #[error("{} is {kind}, not safetensors; {remedy}", path.display())]
     Format {

@@ -4,9 +4,14 @@
 use std::path::Path;
 
 use diffusion::json::{Config, parse};
-use diffusion::sampler::{Combination, MAX_HISTORY, SAMPLER_NAMES, Sampler, SamplerError, Schedule, Update, from_config};
+use diffusion::sampler::{Combination, MAX_HISTORY, SAMPLER_NAMES, Sampler, SamplerError, Schedule, ScheduleRequest, Update, from_config};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
+
+/// Of an image of 64 tokens, which none of these samplers asks about.
+fn of_steps(steps: usize) -> ScheduleRequest {
+    ScheduleRequest { steps, image_tokens: 64 }
+}
 
 #[derive(Deserialize)]
 struct Case {
@@ -113,7 +118,7 @@ fn schedules_and_updates_equal_those_of_the_reference() {
                 _ => (tolerance, 3e-6, 0.0),
             };
             let what = format!("{} {} {} steps", case.class, case.config, run.steps);
-            let schedule = sampler.schedule(run.steps).unwrap();
+            let schedule = sampler.schedule(of_steps(run.steps)).unwrap();
             run.timesteps.assert_close(&widened(&schedule.timesteps), 1e-6, timestep_slack, &format!("{what} timesteps"));
             if run.sigmas.0 > 0 {
                 run.sigmas.assert_close(&widened(&schedule.sigmas), sigma_tolerance, 0.0, &format!("{what} sigmas"));
@@ -177,8 +182,8 @@ fn keys_of_other_schedulers_are_ignored_in_the_file_and_refused_in_a_request() {
 fn options_of_a_request_override_the_file() {
     let base = config(json!({"_class_name": "EulerDiscreteScheduler", "timestep_spacing": "leading"}));
     let options = Map::from_iter([("timestep_spacing".to_owned(), json!("trailing"))]);
-    let plain = from_config(&base, None, &Map::new()).unwrap().schedule(10).unwrap();
-    let changed = from_config(&base, None, &options).unwrap().schedule(10).unwrap();
+    let plain = from_config(&base, None, &Map::new()).unwrap().schedule(of_steps(10)).unwrap();
+    let changed = from_config(&base, None, &options).unwrap().schedule(of_steps(10)).unwrap();
     assert_eq!((plain.timesteps[0], changed.timesteps[0]), (900.0, 999.0));
 }
 
@@ -218,10 +223,10 @@ fn impossible_schedules_are_errors_and_possible_ones_are_finite() {
                 let asked = json!({"timestep_spacing": spacing, "steps_offset": offset, "clip_sample": false});
                 // Not every class has every spacing.
                 let Ok(sampler) = from_config(&config(asked), Some(class), &Map::new()) else { continue };
-                assert!(matches!(sampler.schedule(0), Err(SamplerError::Steps { .. })));
-                assert!(matches!(sampler.schedule(1001), Err(SamplerError::Steps { .. })));
+                assert!(matches!(sampler.schedule(of_steps(0)), Err(SamplerError::Steps { .. })));
+                assert!(matches!(sampler.schedule(of_steps(1001)), Err(SamplerError::Steps { .. })));
                 for steps in (1..=60).chain([333, 500, 999, 1000]) {
-                    let Ok(schedule) = sampler.schedule(steps) else { continue };
+                    let Ok(schedule) = sampler.schedule(of_steps(steps)) else { continue };
                     let finite = |values: &[f32]| values.iter().all(|value| value.is_finite());
                     assert!(finite(&schedule.timesteps) && finite(&schedule.sigmas), "{class} {spacing} {offset} {steps}");
                     for at in 0..schedule.num_evaluations() {
@@ -236,6 +241,6 @@ fn impossible_schedules_are_errors_and_possible_ones_are_finite() {
         }
     }
     let zero_snr = json!({"rescale_betas_zero_snr": true, "timestep_spacing": "trailing", "clip_sample": false});
-    let refused = make("DDIMScheduler", zero_snr).schedule(10);
+    let refused = make("DDIMScheduler", zero_snr).schedule(of_steps(10));
     assert!(matches!(refused, Err(SamplerError::Contradiction { .. })), "{refused:?}");
 }

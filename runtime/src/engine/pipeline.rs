@@ -70,9 +70,7 @@ impl Engine for Diffusion {
     }
 
     fn footprint(&self, folder: &ModelFolder) -> u64 {
-        let tensors = folder.inspect().components.into_iter().flat_map(|component| component.tensors);
-        let elements: u64 = tensors.map(|tensor| tensor.shape.iter().map(|&side| side as u64).product::<u64>()).sum();
-        elements.saturating_mul(self.dtype.size_in_bytes() as u64)
+        folder.loaded_bytes(self.dtype)
     }
 
     fn load(&self, folder: &ModelFolder, sha256: Option<&str>, progress: &mut dyn FnMut(u64, u64)) -> Result<Model, EngineError> {

@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use diffusion::family::FAMILIES;
-use diffusion::layers::ParameterSource;
+use diffusion::family;
+use diffusion::layers::{ParameterSource, PartSources};
 use diffusion::weights::WeightsError;
 use diffusion::{DType, Device, Tensor};
 use safetensors::{Dtype, tensor::TensorView};
@@ -19,16 +19,24 @@ const SPREAD: f32 = 0.2;
 /// Writes the model into `folder`.
 pub(crate) fn write(folder: &Path) {
     write_configurations(folder);
-    let [family] = FAMILIES else { panic!("this model is of the only family") };
-    let spec = family.read(folder).unwrap();
-    let weights = |part: &str, build: &dyn Fn(&Recorder)| {
-        let recorder = Recorder::default();
-        build(&recorder);
-        recorder.write(&folder.join(part));
-    };
-    weights("text_encoder/model.safetensors", &|recorder| drop(spec.text_encoder(recorder).unwrap()));
-    weights("unet/diffusion_pytorch_model.safetensors", &|recorder| drop(spec.denoiser(recorder).unwrap()));
-    weights("vae/diffusion_pytorch_model.safetensors", &|recorder| drop(spec.vae(recorder).unwrap()));
+    let spec = family::open(folder).unwrap();
+    let parts = Recorders(spec.parts().iter().map(|part| (part.folder, Recorder::default())).collect());
+    drop(spec.conditioner(&parts).unwrap());
+    drop(spec.denoiser(&parts).unwrap());
+    drop(spec.vae(&parts).unwrap());
+    for (part, recorder) in parts.0 {
+        let file = if part.starts_with("text_encoder") { "model" } else { "diffusion_pytorch_model" };
+        recorder.write(&folder.join(part).join(format!("{file}.safetensors")));
+    }
+}
+
+/// One for each part.
+struct Recorders(BTreeMap<&'static str, Recorder>);
+
+impl PartSources for Recorders {
+    fn part(&self, folder: &'static str) -> Result<&dyn ParameterSource, WeightsError> {
+        self.0.get(folder).map(|recorder| recorder as _).ok_or(WeightsError::NoPart { folder })
+    }
 }
 
 /// Shape and bytes of a parameter.

@@ -1,11 +1,13 @@
 //! `UNet2DConditionModel` of diffusers, as Stable Diffusion 1.x and 2.x use it (Rombach et al. 2022).
 
+use std::sync::Arc;
+
 use candle_core::{DType, Result, Tensor};
 
 use super::unet_blocks::{Call, ContextCounter, DownBlock, Middle, UpBlock};
 use super::{Denoiser, Row, UNetConfig};
 use crate::adapter::AdapterRows;
-use crate::conditioning::ContextKeyValues;
+use crate::conditioning::{Conditioning, Context, Encoded};
 use crate::exec::Exec;
 use crate::layers::Built;
 use crate::layers::{Conv2d, GroupNorm, Parameters, SinusoidOptions, TimestepEmbedding, timestep_sinusoid};
@@ -56,12 +58,12 @@ impl UNet {
 }
 
 impl Denoiser for UNet {
-    fn prepare(&self, states: &Tensor, exec: &Exec) -> Result<ContextKeyValues> {
-        let mut context = Vec::new();
+    fn prepare(&self, encoded: &Encoded, guidance: Option<f64>, exec: &Exec) -> Result<Conditioning> {
+        let (states, mut context) = (&encoded.states, Vec::new());
         self.down_blocks.iter().try_for_each(|block| block.key_values(states, exec, &mut context))?;
         self.middle.iter().try_for_each(|block| block.key_values(states, exec, &mut context))?;
         self.up_blocks.iter().try_for_each(|block| block.key_values(states, exec, &mut context))?;
-        Ok(context)
+        Ok(Conditioning { context: Arc::new(Context::KeyValues(context)), vector: None, guidance })
     }
 
     fn forward(&self, rows: &[Row<'_>], exec: &Exec) -> Result<Tensor> {
@@ -74,7 +76,11 @@ impl Denoiser for UNet {
         let timesteps: Vec<f32> = rows.iter().map(|row| row.timestep).collect();
         let sinusoid = timestep_sinusoid(&timesteps, self.sinusoid_features, self.sinusoid, &exec.device)?;
         let time_silu = self.time_embedding.forward_silu(&sinusoid, exec.compute, exec)?;
-        let contexts = rows.iter().map(|row| row.conditioning.context.as_ref()).collect();
+        let contexts = rows.iter().map(|row| match row.conditioning.context.as_ref() {
+            Context::KeyValues(key_values) => Ok(key_values.as_slice()),
+            Context::Tokens(_) => candle_core::bail!("the conditioning was prepared by a network of joint attention"),
+        });
+        let contexts = contexts.collect::<Result<_>>()?;
         let call = Call { time_silu: &time_silu, contexts, exec };
 
         let mut x = self.conv_in.forward(&Tensor::stack(&inputs, 0)?.to_dtype(exec.compute)?, exec)?;

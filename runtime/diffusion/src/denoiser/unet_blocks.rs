@@ -3,7 +3,6 @@
 use candle_core::{Result, Tensor};
 
 use super::unet_config::{LevelConfig, MidBlock, UNetConfig};
-use crate::conditioning::ContextKeyValues;
 use crate::exec::Exec;
 use crate::layers::Built;
 use crate::layers::{Downsample, KeyValue, Parameters, ResnetBlock, ResnetShape, SpatialTransformer, SpatialTransformerShape, Upsample};
@@ -12,7 +11,7 @@ use crate::ops::Padding;
 /// What every layer of one call is given: the time embedding (through SiLU) and each row's context.
 pub(super) struct Call<'a> {
     pub(super) time_silu: &'a Tensor,
-    pub(super) contexts: Vec<&'a ContextKeyValues>,
+    pub(super) contexts: Vec<&'a [KeyValue]>,
     pub(super) exec: &'a Exec,
 }
 
@@ -60,7 +59,7 @@ impl Layer {
         }
     }
 
-    fn key_values(&self, states: &Tensor, exec: &Exec, into: &mut ContextKeyValues) -> Result<()> {
+    fn key_values(&self, states: &Tensor, exec: &Exec, into: &mut Vec<KeyValue>) -> Result<()> {
         if let Some((transformer, _)) = &self.transformer {
             into.extend(transformer.key_values(states, exec)?);
         }
@@ -104,7 +103,7 @@ impl DownBlock {
         Ok(Self { layers, downsample })
     }
 
-    pub(super) fn key_values(&self, states: &Tensor, exec: &Exec, into: &mut ContextKeyValues) -> Result<()> {
+    pub(super) fn key_values(&self, states: &Tensor, exec: &Exec, into: &mut Vec<KeyValue>) -> Result<()> {
         self.layers.iter().try_for_each(|layer| layer.key_values(states, exec, into))
     }
 
@@ -144,7 +143,7 @@ impl Middle {
         })
     }
 
-    pub(super) fn key_values(&self, states: &Tensor, exec: &Exec, into: &mut ContextKeyValues) -> Result<()> {
+    pub(super) fn key_values(&self, states: &Tensor, exec: &Exec, into: &mut Vec<KeyValue>) -> Result<()> {
         if let Some(((transformer, _), _)) = &self.rest {
             into.extend(transformer.key_values(states, exec)?);
         }
@@ -191,7 +190,7 @@ impl UpBlock {
         Ok(Self { layers, upsample })
     }
 
-    pub(super) fn key_values(&self, states: &Tensor, exec: &Exec, into: &mut ContextKeyValues) -> Result<()> {
+    pub(super) fn key_values(&self, states: &Tensor, exec: &Exec, into: &mut Vec<KeyValue>) -> Result<()> {
         self.layers.iter().try_for_each(|layer| layer.key_values(states, exec, into))
     }
 

@@ -17,11 +17,23 @@ pub trait ParameterSource {
     /// When it is missing, has another shape, or cannot be read.
     fn get(&self, path: &str, shape: &[usize]) -> Result<Tensor, WeightsError>;
 
-    /// Told of each layer that adapters can act on: its path and its weight, as [`Self::get`] answered.
-    fn adaptable(&self, _path: &str, _weight: &Tensor) {}
+    /// Told of each layer that adapters can act on: its path and its weight, as [`Self::get`] answered. Answers the layer's name among all
+    /// layers of the model.
+    fn adaptable(&self, path: &str, _weight: &Tensor) -> Arc<str> {
+        Arc::from(path)
+    }
 
     /// Whether there is a parameter `path`.
     fn has(&self, path: &str) -> bool;
+}
+
+/// Answers for all parts of one model.
+pub trait PartSources {
+    /// What answers for the part in `folder`.
+    ///
+    /// # Errors
+    /// [`WeightsError::NoPart`] if the model has none.
+    fn part(&self, folder: &'static str) -> Result<&dyn ParameterSource, WeightsError>;
 }
 
 /// A view of a source below one path.
@@ -43,6 +55,14 @@ impl<'a> Parameters<'a> {
         Self { source, prefix: String::new() }
     }
 
+    /// The whole of the part in `folder`.
+    ///
+    /// # Errors
+    /// [`WeightsError::NoPart`] if the model has none.
+    pub fn of_part(sources: &'a dyn PartSources, folder: &'static str) -> Built<Self> {
+        sources.part(folder).map(Self::new)
+    }
+
     /// The view below `name`.
     pub fn at(&self, name: impl std::fmt::Display) -> Self {
         Self { source: self.source, prefix: self.path(name) }
@@ -62,14 +82,14 @@ impl<'a> Parameters<'a> {
         self.source.get(&self.path(name), shape)
     }
 
-    /// The parameter `weight` of exactly `shape`, of a layer that adapters can act on, and the layer's path.
+    /// The parameter `weight` of exactly `shape`, of a layer that adapters can act on, and the layer's name in the model.
     ///
     /// # Errors
     /// As [`ParameterSource::get`].
     pub(super) fn adaptable_weight(&self, shape: &[usize]) -> Result<(Tensor, Arc<str>), WeightsError> {
         let weight = self.get("weight", shape)?;
-        self.source.adaptable(&self.prefix, &weight);
-        Ok((weight, Arc::from(self.prefix.as_str())))
+        let name = self.source.adaptable(&self.prefix, &weight);
+        Ok((weight, name))
     }
 
     fn path(&self, name: impl std::fmt::Display) -> String {

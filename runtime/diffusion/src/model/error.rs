@@ -1,9 +1,9 @@
 use std::path::PathBuf;
 
 use crate::adapter::AdapterError;
+use crate::family::SpecError;
 use crate::json::ConfigError;
 use crate::sampler::SamplerError;
-use crate::tokenizer::TokenizerError;
 use crate::weights::WeightsError;
 
 /// Why a folder is not a model that can be loaded.
@@ -29,15 +29,9 @@ pub enum ModelError {
     /// The folder's own scheduler is not served.
     #[error("scheduler/scheduler_config.json: {0}")]
     Scheduler(#[from] SamplerError),
-    /// The tokenizer's files are not usable.
-    #[error("tokenizer: {0}")]
-    Tokenizer(#[from] TokenizerError),
-    /// The tokenizer and the text encoder do not belong together.
-    #[error("tokenizer: {reason}; take both from one model")]
-    TokenizerMismatch {
-        /// What does not fit.
-        reason: String,
-    },
+    /// The parts' configurations or tokenizers are not those of a model that is served.
+    #[error(transparent)]
+    Spec(#[from] SpecError),
     /// Weights cannot be opened or read.
     #[error(transparent)]
     Weights(#[from] WeightsError),
@@ -52,10 +46,4 @@ pub enum ModelError {
     /// An adapter that is to be merged into the weights does not fit them.
     #[error(transparent)]
     Adapter(#[from] AdapterError),
-    /// The family has a part that was not opened.
-    #[error("{part} was not opened")]
-    MissingPart {
-        /// The part's folder.
-        part: &'static str,
-    },
 }

@@ -8,27 +8,25 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest, Sha256};
 
 use super::ModelError;
+use crate::family::ModelSpec;
+
+/// Files of a tokenizer.
+const TOKENIZER_FILES: [&str; 5] = ["added_tokens.json", "merges.txt", "special_tokens_map.json", "tokenizer_config.json", "vocab.json"];
 
 /// Files besides the weights. Those that a folder does not have are left out.
-const CONFIGURATION_FILES: [&str; 10] = [
-    "model_index.json",
-    "scheduler/scheduler_config.json",
-    "text_encoder/config.json",
-    "tokenizer/added_tokens.json",
-    "tokenizer/merges.txt",
-    "tokenizer/special_tokens_map.json",
-    "tokenizer/tokenizer_config.json",
-    "tokenizer/vocab.json",
-    "unet/config.json",
-    "vae/config.json",
-];
+fn configuration_files(spec: &dyn ModelSpec) -> Vec<String> {
+    let mut files = vec!["model_index.json".to_owned(), "scheduler/scheduler_config.json".to_owned()];
+    files.extend(spec.parts().iter().map(|part| format!("{}/config.json", part.folder)));
+    files.extend(spec.tokenizers().iter().flat_map(|folder| TOKENIZER_FILES.iter().map(move |file| format!("{folder}/{file}"))));
+    files
+}
 
 /// How much of a file is in memory at once.
 const CHUNK_BYTES: usize = 1 << 20;
 
 /// SHA-256 in hex over name, length and content of every file, in the order of the names.
-pub(super) fn digest<'a>(folder: &Path, weights: impl Iterator<Item = &'a PathBuf>) -> Result<String, ModelError> {
-    let configurations = CONFIGURATION_FILES.iter().map(|name| folder.join(name)).filter(|path| path.is_file());
+pub(super) fn digest<'a>(folder: &Path, spec: &dyn ModelSpec, weights: impl Iterator<Item = &'a PathBuf>) -> Result<String, ModelError> {
+    let configurations = configuration_files(spec).into_iter().map(|name| folder.join(name)).filter(|path| path.is_file());
     let files: BTreeSet<PathBuf> = configurations.chain(weights.cloned()).collect();
     let mut hasher = Sha256::new();
     for path in files {

@@ -5,7 +5,7 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::{ModelFolder, OpenPart};
-use crate::family::{self, PARTS};
+use crate::family;
 use crate::json::Config;
 use crate::weights::{TensorIndex, WeightSource, open_component};
 
@@ -52,11 +52,13 @@ impl Inspection {
         match ModelFolder::open(folder) {
             Ok(open) => Self::of_open(&open),
             Err(error) => {
-                let detected = Config::open(folder.join("model_index.json")).and_then(|index| family::detect(&index));
-                let weights = PARTS.iter().filter_map(|part| Some((part, open_component(&folder.join(part.folder)).ok()?)));
-                let components: Vec<_> = weights.map(|(part, weights)| component(part.folder, weights.index())).collect();
+                let index = Config::open(folder.join("model_index.json")).ok();
+                let family = index.as_ref().and_then(|index| family::detect(folder, index).ok());
+                let names = index.iter().flat_map(|index| index.keys().filter(|key| is_folder_name(key)));
+                let weights = names.filter_map(|name| Some((name, open_component(&folder.join(name)).ok()?)));
+                let components: Vec<_> = weights.map(|(name, weights)| component(name, weights.index())).collect();
                 Self {
-                    family: detected.ok().map(|family| family.name().to_owned()),
+                    family: family.map(|family| family.name().to_owned()),
                     bytes: components.iter().map(|component| component.bytes).sum(),
                     digest: None,
                     problems: vec![error.to_string()],
@@ -80,6 +82,12 @@ impl Inspection {
             components: open.parts.iter().map(component).collect(),
         }
     }
+}
+
+/// Whether a key of `model_index.json` can be that of a part; its file may hold anything.
+fn is_folder_name(key: &str) -> bool {
+    key.starts_with(|first: char| first.is_ascii_lowercase())
+        && key.chars().all(|character| character.is_ascii_alphanumeric() || character == '_')
 }
 
 fn component(name: &str, index: &TensorIndex) -> ComponentInspection {

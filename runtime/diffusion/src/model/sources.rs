@@ -1,46 +1,82 @@
 //! The two answers a network gets when it asks for parameters: shapes only, and the files' content.
 
 use std::cell::RefCell;
+use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
 
-use super::Merge;
+use super::{Merge, OpenPart};
 use crate::exec::Exec;
 use crate::family::{ModelSpec, Part};
-use crate::layers::ParameterSource;
-use crate::weights::{SafetensorsFolder, TensorIndex, WeightSource, WeightsError};
+use crate::layers::{ParameterSource, PartSources};
+use crate::weights::{TensorIndex, WeightsError};
+
+/// The layers that adapters can act on, by their names in the model, with their weights.
+type Layers = RefCell<Vec<(String, Tensor)>>;
+
+/// Keeps a layer that adapters can act on, and answers its name in the model.
+fn keep_layer(layers: &Layers, part: &Part, path: &str, weight: &Tensor) -> Arc<str> {
+    let name = layer_name(part, path);
+    if part.layers.is_some() {
+        layers.borrow_mut().push((name.clone(), weight.clone()));
+    }
+    Arc::from(name)
+}
+
+/// A layer's name among all layers of the model.
+fn layer_name(part: &Part, path: &str) -> String {
+    format!("{}{path}", part.layers.unwrap_or_default())
+}
 
 /// Records what a network asks for and answers with tensors of no size: one zero, seen in the asked shape by strides of 0.
 pub(super) struct ShapeRecorder<'a> {
+    part: Part,
     index: &'a TensorIndex,
     asked: RefCell<Vec<(String, Vec<usize>)>>,
-    layers: RefCell<Vec<(String, Tensor)>>,
+    layers: Layers,
 }
 
-impl<'a> ShapeRecorder<'a> {
-    /// Builds `part` once from nothing, which records all its parameters.
-    pub(super) fn of(index: &'a TensorIndex, part: Part, spec: &dyn ModelSpec) -> Result<Self, WeightsError> {
-        let recorder = Self { index, asked: RefCell::default(), layers: RefCell::default() };
-        match part.folder {
-            "text_encoder" => spec.text_encoder(&recorder).map(drop)?,
-            "vae" => spec.vae(&recorder).map(drop)?,
-            _ => spec.denoiser(&recorder).map(drop)?,
-        }
-        Ok(recorder)
+/// One for each part of a model.
+pub(super) struct ShapeRecorders<'a>(Vec<ShapeRecorder<'a>>);
+
+impl<'a> ShapeRecorders<'a> {
+    /// Builds all networks once from nothing, which records all their parameters.
+    pub(super) fn of(parts: &'a [OpenPart], spec: &dyn ModelSpec) -> Result<Self, WeightsError> {
+        let recorder = |open: &'a OpenPart| ShapeRecorder {
+            part: open.part,
+            index: open.weights.index(),
+            asked: RefCell::default(),
+            layers: RefCell::default(),
+        };
+        let recorders = Self(parts.iter().map(recorder).collect());
+        drop(spec.conditioner(&recorders)?);
+        drop(spec.denoiser(&recorders)?);
+        drop(spec.vae(&recorders)?);
+        Ok(recorders)
     }
 
     /// The layers that adapters can act on, with tensors of no size.
-    pub(super) fn layers(self) -> Vec<(String, Tensor)> {
-        self.layers.into_inner()
+    pub(super) fn into_layers(self) -> impl Iterator<Item = (String, Tensor)> {
+        self.0.into_iter().flat_map(|recorder| recorder.layers.into_inner())
     }
 
     /// Compares what was asked for with what there is.
     ///
     /// # Errors
-    /// Naming all that is missing or has another shape.
-    pub(super) fn check(&self, index: &TensorIndex) -> Result<(), WeightsError> {
-        let asked = self.asked.borrow();
-        index.check(asked.iter().map(|(name, shape)| (name.as_str(), shape.as_slice())))
+    /// Naming the part, and all that is missing there or has another shape.
+    pub(super) fn check(&self) -> Result<(), (Part, WeightsError)> {
+        self.0.iter().try_for_each(|recorder| {
+            let asked = recorder.asked.borrow();
+            let shapes = asked.iter().map(|(name, shape)| (name.as_str(), shape.as_slice()));
+            recorder.index.check(shapes).map_err(|error| (recorder.part, error))
+        })
+    }
+}
+
+impl PartSources for ShapeRecorders<'_> {
+    fn part(&self, folder: &'static str) -> Result<&dyn ParameterSource, WeightsError> {
+        let recorder = self.0.iter().find(|recorder| recorder.part.folder == folder);
+        recorder.map(|recorder| recorder as _).ok_or(WeightsError::NoPart { folder })
     }
 }
 
@@ -51,8 +87,8 @@ impl ParameterSource for ShapeRecorder<'_> {
         Tensor::zeros(1, DType::F32, &Device::Cpu).and_then(|zero| zero.broadcast_as(shape)).map_err(failed)
     }
 
-    fn adaptable(&self, path: &str, weight: &Tensor) {
-        self.layers.borrow_mut().push((path.to_owned(), weight.clone()));
+    fn adaptable(&self, path: &str, weight: &Tensor) -> Arc<str> {
+        keep_layer(&self.layers, &self.part, path, weight)
     }
 
     fn has(&self, path: &str) -> bool {
@@ -62,32 +98,51 @@ impl ParameterSource for ShapeRecorder<'_> {
 
 /// Reads parameters from a part's files, merges what is merged into them, and reports the bytes.
 pub(super) struct FileSource<'a> {
-    pub(super) weights: &'a SafetensorsFolder,
-    pub(super) merges: &'a [Merge],
-    pub(super) exec: &'a Exec,
-    pub(super) report: Box<dyn Fn(u64) + 'a>,
+    open: &'a OpenPart,
+    merges: &'a [Merge],
+    exec: Exec,
+    report: &'a dyn Fn(&Part, u64),
+    layers: Layers,
+}
+
+/// One for each part of a model.
+pub(super) struct FileSources<'a>(Vec<FileSource<'a>>);
+
+impl<'a> FileSources<'a> {
+    /// Of `parts`, each in the precision that `exec` says. `report` is told of each part before its first tensor, and of the bytes of each.
+    pub(super) fn new(parts: &'a [OpenPart], merges: &'a [Merge], exec: &dyn Fn(&Part) -> Exec, report: &'a dyn Fn(&Part, u64)) -> Self {
+        let source = |open: &'a OpenPart| {
+            let merges = if open.part.layers.is_some() { merges } else { &[] };
+            FileSource { open, merges, exec: exec(&open.part), report, layers: RefCell::default() }
+        };
+        Self(parts.iter().map(source).collect())
+    }
+
     /// The layers that adapters can act on, with their weights.
-    pub(super) layers: RefCell<Vec<(String, Tensor)>>,
+    pub(super) fn into_layers(self) -> impl Iterator<Item = (String, Tensor)> {
+        self.0.into_iter().flat_map(|source| source.layers.into_inner())
+    }
+}
+
+impl PartSources for FileSources<'_> {
+    fn part(&self, folder: &'static str) -> Result<&dyn ParameterSource, WeightsError> {
+        let source = self.0.iter().find(|source| source.open.part.folder == folder).ok_or(WeightsError::NoPart { folder })?;
+        (source.report)(&source.open.part, 0);
+        Ok(source)
+    }
 }
 
 impl FileSource<'_> {
-    /// The layers that adapters can act on, with their weights.
-    pub(super) fn into_layers(self) -> Vec<(String, Tensor)> {
-        self.layers.into_inner()
-    }
-
     /// A parameter with what adapters change about it, computed in f32 and rounded once; `None` where they leave it alone.
     fn merged(&self, path: &str, shape: &[usize]) -> Result<Option<Tensor>, WeightsError> {
-        let layer = match path.strip_suffix(".weight").or_else(|| path.strip_suffix(".bias")) {
-            Some(layer) if self.merges.iter().any(|merge| merge.adapter.acts_on(layer)) => layer,
-            _ => return Ok(None),
-        };
-        let own = self.weights.tensor(path, shape, DType::F32, &Device::Cpu)?;
+        let layer = path.strip_suffix(".weight").or_else(|| path.strip_suffix(".bias")).map(|layer| layer_name(&self.open.part, layer));
+        let Some(layer) = layer.filter(|layer| self.merges.iter().any(|merge| merge.adapter.acts_on(layer))) else { return Ok(None) };
+        let own = self.open.weights.tensor(path, shape, DType::F32, &Device::Cpu)?;
         let failed = |source| WeightsError::Tensor { name: path.to_owned(), source };
         let sum = self.merges.iter().try_fold(own.clone(), |sum, Merge { adapter, scale, .. }| {
             let difference = match path.ends_with(".weight") {
-                true => adapter.weight_difference(layer, &own, *scale)?,
-                false => adapter.bias_difference(layer, *scale)?,
+                true => adapter.weight_difference(&layer, &own, *scale)?,
+                false => adapter.bias_difference(&layer, *scale)?,
             };
             difference.map_or(Ok(sum.clone()), |difference| sum + difference)
         });
@@ -99,18 +154,18 @@ impl ParameterSource for FileSource<'_> {
     fn get(&self, path: &str, shape: &[usize]) -> Result<Tensor, WeightsError> {
         let tensor = match self.merged(path, shape)? {
             Some(merged) => merged,
-            None => self.weights.tensor(path, shape, self.exec.compute, &self.exec.device)?,
+            None => self.open.weights.tensor(path, shape, self.exec.compute, &self.exec.device)?,
         };
-        let bytes = self.weights.index().get(path).map_or(0, |info| info.range.end - info.range.start);
-        (self.report)(bytes);
+        let bytes = self.open.weights.index().get(path).map_or(0, |info| info.range.end - info.range.start);
+        (self.report)(&self.open.part, bytes);
         Ok(tensor)
     }
 
-    fn adaptable(&self, path: &str, weight: &Tensor) {
-        self.layers.borrow_mut().push((path.to_owned(), weight.clone()));
+    fn adaptable(&self, path: &str, weight: &Tensor) -> Arc<str> {
+        keep_layer(&self.layers, &self.open.part, path, weight)
     }
 
     fn has(&self, path: &str) -> bool {
-        self.weights.index().get(path).is_some()
+        self.open.weights.index().get(path).is_some()
     }
 }

@@ -32,7 +32,7 @@ pub fn preview(image: &ImageState) -> Result<Tensor, PipelineError> {
 
 fn pixels(image: &ImageState, latents: &Tensor) -> Result<Tensor, PipelineError> {
     let model = image.model();
-    let pixels = model.vae().decode(&latents.unsqueeze(0)?, model.exec())?;
+    let pixels = model.vae().decode(&latents.unsqueeze(0)?, model.vae_exec())?;
     let pixels = ((pixels * 0.5)? + 0.5)?.clamp(0_f32, 1_f32)?;
     Ok(pixels.squeeze(0)?.to_device(&Device::Cpu)?)
 }

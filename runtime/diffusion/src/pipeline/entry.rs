@@ -61,32 +61,36 @@ pub(super) struct MaskBlend {
 impl<'a> Entry<'a> {
     pub(super) fn new(
         model: &Model,
-        request: &Request,
+        request: &'a Request,
         injected: &'a InjectedTensors,
         sampler: &dyn Sampler,
         schedule: &Schedule,
+        first: usize,
     ) -> Result<Self, PipelineError> {
         let start = &request.start;
-        let first = start.first_evaluation(request.num_inference_steps, sampler.evaluations_per_step())?;
         let [height, width] = request.latent_size(model);
-        let latent_shape = [model.latent_channels(), height, width];
-        let encode = |image: &RgbImage, keep: &dyn Fn(usize) -> bool| model.vae().encode(&pixels(image, keep)?, model.exec());
+        let latent_shape = [model.spec().latent_channels(), height, width];
+        let encode = |image: &RgbImage, keep: &dyn Fn(usize) -> bool| model.vae().encode(&pixels(image, keep)?, model.vae_exec());
         let encoded = |image: &RgbImage| match &injected.image_latents {
             Some(given) => Ok(ImageLatents::Given(given)),
             None => encode(image, &|_| true).map(ImageLatents::Encoded),
         };
         let from_noise = NoiseMix { signal: 0.0, noise: schedule.init_noise_sigma };
+        // What was left off by another model is as noisy as it should be.
+        let goes_on = request.denoising_start.is_some();
+        let entered = if goes_on { NoiseMix { signal: 1.0, noise: 0.0 } } else { sampler.noised(schedule, first) };
         let (image, mask, mix) = match start {
             Start::Noise => (None, None, from_noise),
-            Start::Image { image, .. } => (Some(encoded(image)?), None, sampler.noised(schedule, first)),
+            Start::Image { image, .. } => (Some(encoded(image)?), None, entered),
+            Start::Latents { latents, .. } => (Some(ImageLatents::Given(&latents.0)), None, entered),
             Start::Inpaint { image, mask, strength } => {
-                let reads_mask = model.concat_channels() > 0;
-                let is_noise = *strength >= 1.0;
+                let reads_mask = model.spec().concat_channels() > 0;
+                let is_noise = *strength >= 1.0 && !goes_on;
                 let masked = reads_mask.then(|| encode(image, &|at| mask.data[at] < 128)).transpose()?;
                 let mask = Mask { mask: latent_mask(mask, model)?, masked };
                 // A denoiser that reads the picture needs no blending, and from noise alone no latents of it.
                 let image = if reads_mask && is_noise { None } else { Some(encoded(image)?) };
-                (image, Some(mask), if is_noise { from_noise } else { sampler.noised(schedule, first) })
+                (image, Some(mask), if is_noise { from_noise } else { entered })
             }
         };
         Ok(Self { given_noise: injected.latents_init.as_ref(), image, mask, first, mix, latent_shape })
@@ -96,6 +100,11 @@ impl<'a> Entry<'a> {
     pub(super) fn begin(&self, index: usize, noise: &mut NoiseStream, model: &Model) -> Result<Beginning, PipelineError> {
         let device = &model.exec().device;
         let image = self.image.as_ref().map(|image| image.of_sample(index, noise, &self.latent_shape, model)).transpose()?;
+        let beginning = |latents| Beginning { first: self.first, latents, blend: None, concat: None };
+        if let (Some(image), None, true) = (&image, &self.mask, self.mix.noise == 0.0) {
+            // Diffusers draws no noise that it does not use, but for the sake of a mask.
+            return Ok(beginning(image.clone()));
+        }
         let unit = match self.given_noise {
             Some(latents) => latents.get(index)?.to_dtype(DType::F32)?.contiguous()?,
             None => noise.draw(&self.latent_shape)?,
@@ -105,7 +114,7 @@ impl<'a> Entry<'a> {
         if let Some(image) = image.as_ref().filter(|_| self.mix.signal != 0.0) {
             latents = ((image * f64::from(self.mix.signal))? + latents)?;
         }
-        let mut beginning = Beginning { first: self.first, latents, blend: None, concat: None };
+        let mut beginning = beginning(latents);
         if let Some(Mask { mask, masked }) = &self.mask {
             // Diffusers draws for the masked picture also where nothing reads it.
             let draw = noise.draw(&self.latent_shape)?.to_device(device)?;
@@ -162,19 +171,24 @@ fn pixels(image: &RgbImage, keep: &dyn Fn(usize) -> bool) -> candle_core::Result
 
 /// [1, h, w] f32 on the model's device: 1 where the first pixel of a position is white.
 fn latent_mask(mask: &GrayImage, model: &Model) -> candle_core::Result<Tensor> {
-    let scale = model.latent_scale();
+    let scale = model.spec().latent_scale();
     let (height, width) = (mask.height / scale, mask.width / scale);
     let value = |at: usize| f32::from(mask.is_white(at % width * scale, at / width * scale));
     let values: Vec<f32> = (0..height * width).map(value).collect();
     Tensor::from_vec(values, (1, height, width), &model.exec().device)
 }
 
-/// Whether given latents have a shape that fits `expected`, [n, c, h, w], or one image's.
+/// Whether given latents can stand for the image of `start`.
 pub(super) fn check_image_latents(given: &Tensor, start: &Start, expected: &[usize]) -> Result<(), InvalidRequest> {
     if !matches!(start, Start::Image { .. }) {
         return Err(super::InvalidStart::NoImageLatents.into());
     }
+    check_given("image", given, expected)
+}
+
+/// Whether given latents have a shape that fits `expected`, [n, c, h, w], or one image's.
+pub(super) fn check_given(name: &'static str, given: &Tensor, expected: &[usize]) -> Result<(), InvalidRequest> {
     let dims = given.dims();
     let fits = dims.len() == expected.len() && dims[1..] == expected[1..] && (dims[0] == 1 || dims[0] == expected[0]);
-    if fits { Ok(()) } else { Err(InvalidRequest::LatentsShape { name: "image", found: dims.to_vec(), expected: expected.to_vec() }) }
+    if fits { Ok(()) } else { Err(InvalidRequest::LatentsShape { name, found: dims.to_vec(), expected: expected.to_vec() }) }
 }

@@ -77,6 +77,22 @@ pub enum InvalidRequest {
         /// What would be accepted.
         accepted: &'static str,
     },
+    /// A field that networks of this family do not read.
+    #[error("this model is of the family {family}, which does not use {field}; leave it out")]
+    Unheeded {
+        /// The request's field.
+        field: &'static str,
+        /// The model's family.
+        family: &'static str,
+    },
+    /// No evaluation lies between the two shares.
+    #[error("no step lies between denoising_start {} and denoising_end {}; move them apart, or ask for more steps", said(*start), said(*end))]
+    NothingBetween {
+        /// What was asked for.
+        start: Option<f64>,
+        /// What was asked for.
+        end: Option<f64>,
+    },
     /// More layers skipped than there are.
     #[error("clip_skip is {value}; this model's text encoder has {limit} layers")]
     ClipSkip {
@@ -130,6 +146,10 @@ pub enum InvalidRequest {
     },
 }
 
+fn said(share: Option<f64>) -> String {
+    share.map_or_else(|| "(absent)".to_owned(), |share| share.to_string())
+}
+
 impl InvalidRequest {
     /// Only a failing device is not the request's fault.
     pub(super) fn from_embeddings(error: EmbeddingError) -> PipelineError {
@@ -140,9 +160,9 @@ impl InvalidRequest {
     }
 
     /// A failed encoding is the request's fault only where the prompt was refused.
-    pub(super) fn from_encoding(field: &'static str, error: EncodeError) -> PipelineError {
+    pub(super) fn from_encoding(error: EncodeError) -> PipelineError {
         match error {
-            EncodeError::Prompt(source) => Self::Prompt { field, source }.into(),
+            EncodeError::Prompt { field, source } => Self::Prompt { field, source }.into(),
             EncodeError::Tensor(source) => source.into(),
         }
     }

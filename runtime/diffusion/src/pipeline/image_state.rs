@@ -20,6 +20,8 @@ pub(super) struct Course {
     pub(super) sampler: Arc<dyn Sampler>,
     pub(super) schedule: Schedule,
     pub(super) guidance: Guidance,
+    /// The evaluation before which the images are finished.
+    pub(super) end: usize,
     /// One for each of the guidance's branches, in their order.
     pub(super) conditionings: Vec<Conditioning>,
     pub(super) adapters: AdapterSet,
@@ -43,12 +45,12 @@ impl ImageState {
     /// Evaluations done, and all there are. Some samplers make two evaluations for a step.
     pub fn progress(&self) -> (usize, usize) {
         let first = self.sampler_state.first;
-        (self.sampler_state.at - first, self.course.schedule.num_evaluations() - first)
+        (self.sampler_state.at - first, self.course.end - first)
     }
 
     /// Whether it only needs decoding.
     pub fn is_finished(&self) -> bool {
-        self.sampler_state.at >= self.course.schedule.num_evaluations()
+        self.sampler_state.at >= self.course.end
     }
 
     /// [c, h, w] f32, as the sampler left them.
@@ -73,6 +75,7 @@ impl ImageState {
             *to = *from;
         }
         let concat_channels = self.concat.as_ref().map_or(0, |concat| concat.dims()[0]);
-        BatchKey { model: self.course.model.id(), latent_shape, concat_channels }
+        let joint_tokens = self.course.conditionings.first().map_or(0, |conditioning| conditioning.context.joint_tokens());
+        BatchKey { model: self.course.model.id(), latent_shape, concat_channels, joint_tokens }
     }
 }

@@ -60,7 +60,7 @@ mod tests {
     const LIMITS: PlanLimits = PlanLimits { max_rows: 4, max_latent_pixels: 1000 };
 
     fn image(model: u64, side: usize, rows: usize, passed_over: u64) -> Waiting {
-        Waiting { key: BatchKey { model, latent_shape: [4, side, side], concat_channels: 0 }, rows, passed_over }
+        Waiting { key: BatchKey { model, latent_shape: [4, side, side], concat_channels: 0, joint_tokens: 0 }, rows, passed_over }
     }
 
     #[test]

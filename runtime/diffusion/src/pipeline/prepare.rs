@@ -7,9 +7,10 @@ use serde_json::{Map, Value};
 
 use super::entry::{Beginning, Entry};
 use super::image_state::Course;
+use super::window::Window;
 use super::{ImageState, InjectedTensors, InvalidRequest, PipelineError, Request, Start};
 use crate::adapter::{AdapterError, AdapterRows, AdapterSet};
-use crate::conditioning::Conditioning;
+use crate::conditioning::{Conditioning, Description};
 use crate::exec::Exec;
 use crate::guidance::{Branch, Guidance};
 use crate::model::Model;
@@ -24,19 +25,24 @@ use crate::text::RequestWords;
 pub fn prepare(model: &Arc<Model>, request: &Request, injected: &InjectedTensors) -> Result<Vec<ImageState>, PipelineError> {
     request.check(model)?;
     let [height, width] = request.latent_size(model);
-    injected.check(&[request.samples, model.latent_channels(), height, width], &request.start)?;
+    let spec = model.spec();
+    injected.check(&[request.samples, spec.latent_channels(), height, width], &request.start)?;
     let sampler = choose_sampler(model, request)?;
-    let schedule = sampler.schedule(request.num_inference_steps).map_err(InvalidRequest::Sampler)?;
-    let guidance = Guidance { scale: request.guidance_scale as f32, rescale: request.guidance_rescale as f32 };
+    let schedule = sampler.schedule(spec.schedule_request(request.num_inference_steps, [height, width]));
+    let schedule = schedule.map_err(InvalidRequest::Sampler)?;
+    let training = sampler::training_timesteps(model.scheduler(), &request.sampler_options).map_err(InvalidRequest::Sampler)?;
+    let window = Window::of(request, sampler.as_ref(), &schedule, training)?;
+    let guidance = guidance(model, request);
     let adapters = bind(model, request)?;
     let exec = model.exec().with_adapters(AdapterRows::every(&adapters));
-    let words = model.text().words(&request.embeddings, model.exec()).map_err(InvalidRequest::from_embeddings)?;
+    let words = model.conditioner().words(&request.embeddings, model.exec()).map_err(InvalidRequest::from_embeddings)?;
     let conditionings = guidance.branches().iter().map(|branch| condition(model, request, &words, *branch, &exec));
     let conditionings = conditionings.collect::<Result<_, _>>()?;
 
-    let entry = Entry::new(model, request, injected, sampler.as_ref(), &schedule)?;
+    let entry = Entry::new(model, request, injected, sampler.as_ref(), &schedule, window.first)?;
     let overlay = overlay(&request.start);
-    let course = Arc::new(Course { model: Arc::clone(model), sampler, schedule, guidance, conditionings, adapters, overlay });
+    let end = window.end;
+    let course = Arc::new(Course { model: Arc::clone(model), sampler, schedule, guidance, end, conditionings, adapters, overlay });
     let given: Arc<[Tensor]> = injected.noise.clone().into();
     let image = |index: usize| {
         let mut noise = match given.is_empty() {
@@ -53,8 +59,19 @@ pub fn prepare(model: &Arc<Model>, request: &Request, injected: &InjectedTensors
 fn overlay(start: &Start) -> Option<Overlay> {
     match start {
         Start::Inpaint { image, mask, .. } => Some(Overlay { original: Arc::clone(image), mask: Arc::clone(mask) }),
-        Start::Noise | Start::Image { .. } => None,
+        Start::Noise | Start::Image { .. } | Start::Latents { .. } => None,
     }
+}
+
+/// Where the strength of guidance is an input of the denoiser, only `true_cfg_scale` asks for a negative prediction, and only where there is
+/// something to be negative about.
+fn guidance(model: &Model, request: &Request) -> Guidance {
+    let scale = match (model.spec().embeds_guidance(), &request.negative_prompt) {
+        (false, _) => request.guidance_scale,
+        (true, Some(_)) => request.true_cfg_scale,
+        (true, None) => 1.0,
+    };
+    Guidance { scale: scale as f32, rescale: request.guidance_rescale as f32 }
 }
 
 fn choose_sampler(model: &Model, request: &Request) -> Result<Arc<dyn Sampler>, InvalidRequest> {
@@ -80,11 +97,24 @@ fn bind(model: &Model, request: &Request) -> Result<AdapterSet, PipelineError> {
 
 /// As diffusers: `clip_skip` applies to the prompt alone.
 fn condition(model: &Model, request: &Request, words: &RequestWords, branch: Branch, exec: &Exec) -> Result<Conditioning, PipelineError> {
-    let (field, text, skip) = match branch {
-        Branch::Positive => ("prompt", request.prompt.as_str(), request.clip_skip.unwrap_or(0)),
-        Branch::Negative => ("negative_prompt", request.negative_prompt.as_deref().unwrap_or(""), 0),
+    let prompts = match branch {
+        Branch::Positive => [Some(request.prompt.as_str()), request.prompt_2.as_deref(), request.prompt_3.as_deref()],
+        Branch::Negative => {
+            [&request.negative_prompt, &request.negative_prompt_2, &request.negative_prompt_3].map(|prompt| prompt.as_deref())
+        }
     };
-    let states = model.text().encode(text, request.prompt_syntax, words, skip, exec);
-    let states = states.map_err(|error| InvalidRequest::from_encoding(field, error))?;
-    Ok(Conditioning { context: Arc::new(model.denoiser().prepare(&states, exec)?) })
+    let asked = Description {
+        branch,
+        prompts,
+        syntax: request.prompt_syntax,
+        words,
+        clip_skip: if branch == Branch::Positive { request.clip_skip.unwrap_or(0) } else { 0 },
+        max_sequence_length: request.max_sequence_length,
+        size: [request.height, request.width],
+        from_picture: request.start != Start::Noise,
+        micro: &request.micro,
+    };
+    let encoded = model.conditioner().encode(&asked, exec).map_err(InvalidRequest::from_encoding)?;
+    let guidance = model.spec().embeds_guidance().then_some(request.guidance_scale);
+    Ok(model.denoiser().prepare(&encoded, guidance, exec)?)
 }

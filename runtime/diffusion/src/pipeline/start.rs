@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use candle_core::Tensor;
+
 use super::InvalidRequest;
 use crate::model::Model;
 use crate::picture::{GrayImage, RgbImage};
@@ -19,6 +21,13 @@ pub enum Start {
         /// How far the picture is left behind, above 0 and at most 1: the share of the steps that are run.
         strength: f64,
     },
+    /// Latents in place of a picture: what another model left unfinished, say.
+    Latents {
+        /// Scaled, as the autoencoder would hand them on.
+        latents: GivenLatents,
+        /// As for [`Start::Image`].
+        strength: f64,
+    },
     /// A picture of which a part is drawn anew: diffusers' `StableDiffusionInpaintPipeline`.
     Inpaint {
         /// The picture.
@@ -28,6 +37,17 @@ pub enum Start {
         /// As for [`Start::Image`]; 1 begins with noise alone.
         strength: f64,
     },
+}
+
+/// Latents [n or 1, c, h, w] f32: one for each sample, or one for all.
+#[derive(Clone, Debug)]
+pub struct GivenLatents(pub Tensor);
+
+/// The very same tensor.
+impl PartialEq for GivenLatents {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.id() == other.0.id()
+    }
 }
 
 /// What is wrong with what a request begins with.
@@ -77,6 +97,12 @@ pub enum InvalidStart {
     /// Latents of a picture where none is begun with.
     #[error("image_latents stand for the image of image-to-image; other tasks do not take them")]
     NoImageLatents,
+    /// A share of the schedule, and nothing that is so far.
+    #[error("denoising_start goes on from a picture or from latents; this request has neither")]
+    NothingToGoOnFrom,
+    /// A model that only changes pictures.
+    #[error("this model changes pictures and makes none of noise alone: it needs an image with each request")]
+    NeedsPicture,
     /// A model that only inpaints.
     #[error("this model was made for inpainting: it needs an image and a mask with each request")]
     NeedsMask,
@@ -96,32 +122,40 @@ impl Start {
                 expected_height: height,
             }),
         };
-        if let Self::Image { image, strength } | Self::Inpaint { image, strength, .. } = self {
-            if !(*strength > 0.0 && *strength <= 1.0) {
-                return Err(InvalidStart::Strength { value: *strength });
-            }
+        if let Some(value) = self.strength().filter(|strength| !(*strength > 0.0 && *strength <= 1.0)) {
+            return Err(InvalidStart::Strength { value });
+        }
+        if let Self::Image { image, .. } | Self::Inpaint { image, .. } = self {
             sized("image", image.is_whole(), [image.width, image.height], image.data.len())?;
         }
         match self {
             Self::Inpaint { mask, .. } => {
                 sized("mask", mask.is_whole(), [mask.width, mask.height], mask.data.len())?;
-                check_mask(mask, model.latent_scale())
+                check_mask(mask, model.spec().latent_scale())
             }
-            Self::Noise | Self::Image { .. } if model.concat_channels() > 0 => Err(InvalidStart::NeedsMask),
-            Self::Noise | Self::Image { .. } => Ok(()),
+            _ if model.spec().concat_channels() > 0 => Err(InvalidStart::NeedsMask),
+            Self::Noise if model.spec().needs_picture() => Err(InvalidStart::NeedsPicture),
+            Self::Noise | Self::Image { .. } | Self::Latents { .. } => Ok(()),
+        }
+    }
+
+    fn strength(&self) -> Option<f64> {
+        match self {
+            Self::Noise => None,
+            Self::Image { strength, .. } | Self::Latents { strength, .. } | Self::Inpaint { strength, .. } => Some(*strength),
         }
     }
 
     /// The evaluation that comes first, as diffusers' `get_timesteps`; `per_step` of them make one of the `steps`.
     pub(super) fn first_evaluation(&self, steps: usize, per_step: usize) -> Result<usize, InvalidRequest> {
-        let (Self::Image { strength, .. } | Self::Inpaint { strength, .. }) = self else { return Ok(0) };
+        let Some(strength) = self.strength() else { return Ok(0) };
         // A cast from f64 rounds towards zero, as Python's int().
         let kept = |steps: usize| ((steps as f64 * strength) as usize).min(steps);
         match kept(steps) {
             0 => {
                 let near = (1.0 / strength) as usize;
                 let least = if kept(near) > 0 { near } else { near.saturating_add(1) };
-                Err(InvalidStart::NoStep { strength: *strength, steps, least }.into())
+                Err(InvalidStart::NoStep { strength, steps, least }.into())
             }
             kept => Ok((steps - kept) * per_step),
         }

@@ -134,7 +134,7 @@ fn advance(image: &mut ImageState, branches: &[Tensor]) -> Result<(), PipelineEr
 fn blended(image: &ImageState, latents: Tensor) -> candle_core::Result<Tensor> {
     let Some(blend) = &image.blend else { return Ok(latents) };
     let (schedule, next) = (&image.course.schedule, image.sampler_state.at + 1);
-    let level = match next < schedule.num_evaluations() {
+    let level = match next < image.course.end {
         true => image.course.sampler.noised(schedule, next),
         false => NoiseMix { signal: 1.0, noise: 0.0 },
     };

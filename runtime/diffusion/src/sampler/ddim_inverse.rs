@@ -8,7 +8,7 @@ use super::alpha_table::{self, AlphaTable, Level, whole};
 use super::options::{CLIPPING_KEYS, Defaults, SPACING_KEYS, SharedOptions, SpacingOptions, TRAINING_KEYS, ZERO_SNR_KEYS, check_linear};
 use super::schedule::{Schedule, Spacing, check_steps};
 use super::select::Class;
-use super::{Evaluation, NoiseMix, Prediction, Sampler, SamplerError, Update};
+use super::{Evaluation, NoiseMix, Prediction, Sampler, SamplerError, ScheduleRequest, Update};
 use crate::json::Config;
 
 const NAME: &str = "DDIMInverseScheduler";
@@ -54,7 +54,7 @@ impl Sampler for DdimInverse {
         NAME
     }
 
-    fn schedule(&self, steps: usize) -> Result<Schedule, SamplerError> {
+    fn schedule(&self, ScheduleRequest { steps, .. }: ScheduleRequest) -> Result<Schedule, SamplerError> {
         check_steps(steps, self.shared.max_steps())?;
         let mut timesteps = whole(self.spacing.timesteps(self.shared.train_steps, steps));
         timesteps.reverse();

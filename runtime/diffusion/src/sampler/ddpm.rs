@@ -9,7 +9,7 @@ use super::options::{
 };
 use super::schedule::{Schedule, Spacing, check_steps};
 use super::select::Class;
-use super::{Evaluation, NoiseMix, Sampler, SamplerError, Update};
+use super::{Evaluation, NoiseMix, Sampler, SamplerError, ScheduleRequest, Update};
 use crate::json::Config;
 
 const NAME: &str = "DDPMScheduler";
@@ -50,7 +50,7 @@ impl Sampler for Ddpm {
         NAME
     }
 
-    fn schedule(&self, steps: usize) -> Result<Schedule, SamplerError> {
+    fn schedule(&self, ScheduleRequest { steps, .. }: ScheduleRequest) -> Result<Schedule, SamplerError> {
         check_steps(steps, self.shared.max_steps())?;
         let timesteps = whole(self.spacing.timesteps(self.shared.train_steps, steps));
         self.table.schedule(NAME, self.shared.prediction, &timesteps, &levels_to(&timesteps, -1), steps)

@@ -9,7 +9,7 @@ use super::log_snr::{self, FLOW_KEYS, Level};
 use super::options::{Defaults, SPACING_KEYS, SpacingOptions, THRESHOLDING_KEYS, TRAINING_KEYS, ZERO_SNR_KEYS};
 use super::schedule::{Schedule, Spacing, check_steps};
 use super::select::Class;
-use super::{Evaluation, NoiseMix, Sampler, SamplerError, Update};
+use super::{Evaluation, NoiseMix, Sampler, SamplerError, ScheduleRequest, Update};
 use crate::json::Config;
 
 const NAME: &str = "DPMSolverMultistepScheduler";
@@ -67,7 +67,7 @@ impl Sampler for DpmMultistep {
         NAME
     }
 
-    fn schedule(&self, steps: usize) -> Result<Schedule, SamplerError> {
+    fn schedule(&self, ScheduleRequest { steps, .. }: ScheduleRequest) -> Result<Schedule, SamplerError> {
         check_steps(steps, self.options.levels.shared.max_steps())?;
         self.options.levels.schedule(NAME, steps)
     }

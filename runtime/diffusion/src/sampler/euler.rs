@@ -9,7 +9,7 @@ use super::options::{Defaults, SPACING_KEYS, SharedOptions, SpacingOptions, TRAI
 use super::schedule::{Schedule, Spacing, check_steps, linspace_f32};
 use super::select::Class;
 use super::sigma_levels::{self, Levels, SigmaOptions, slope};
-use super::{Evaluation, NoiseMix, Prediction, Sampler, SamplerError, Update};
+use super::{Evaluation, NoiseMix, Prediction, Sampler, SamplerError, ScheduleRequest, Update};
 use crate::json::Config;
 
 const NAME: &str = "EulerDiscreteScheduler";
@@ -74,7 +74,7 @@ impl Sampler for Euler {
         NAME
     }
 
-    fn schedule(&self, steps: usize) -> Result<Schedule, SamplerError> {
+    fn schedule(&self, ScheduleRequest { steps, .. }: ScheduleRequest) -> Result<Schedule, SamplerError> {
         check_steps(steps, self.options.shared.max_steps())?;
         let table = self.options.shared.sigmas();
         let levels = self.levels(steps, &table);

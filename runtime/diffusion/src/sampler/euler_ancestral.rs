@@ -8,7 +8,7 @@ use super::options::{Defaults, SPACING_KEYS, SharedOptions, SpacingOptions, TRAI
 use super::schedule::{Schedule, Spacing, check_steps};
 use super::select::Class;
 use super::sigma_levels::{self, SigmaOptions, ancestral, slope};
-use super::{Evaluation, NoiseMix, Sampler, SamplerError, Update};
+use super::{Evaluation, NoiseMix, Sampler, SamplerError, ScheduleRequest, Update};
 use crate::json::Config;
 
 const NAME: &str = "EulerAncestralDiscreteScheduler";
@@ -38,7 +38,7 @@ impl Sampler for EulerAncestral {
         NAME
     }
 
-    fn schedule(&self, steps: usize) -> Result<Schedule, SamplerError> {
+    fn schedule(&self, ScheduleRequest { steps, .. }: ScheduleRequest) -> Result<Schedule, SamplerError> {
         check_steps(steps, self.options.shared.max_steps())?;
         let (levels, _) = self.options.levels(steps);
         Ok(self.options.schedule(levels.timesteps_f32(), levels.sigmas_to_zero(), steps))

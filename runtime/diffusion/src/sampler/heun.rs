@@ -9,7 +9,7 @@ use super::options::{CLIPPING_KEYS, Defaults, SPACING_KEYS, SharedOptions, Spaci
 use super::schedule::{Schedule, Spacing, check_steps};
 use super::select::Class;
 use super::sigma_levels::{self, SigmaOptions, slope};
-use super::{Evaluation, NoiseMix, Sampler, SamplerError, Update};
+use super::{Evaluation, NoiseMix, Sampler, SamplerError, ScheduleRequest, Update};
 use crate::json::Config;
 
 const NAME: &str = "HeunDiscreteScheduler";
@@ -40,7 +40,7 @@ impl Sampler for Heun {
         NAME
     }
 
-    fn schedule(&self, steps: usize) -> Result<Schedule, SamplerError> {
+    fn schedule(&self, ScheduleRequest { steps, .. }: ScheduleRequest) -> Result<Schedule, SamplerError> {
         check_steps(steps, self.options.shared.max_steps())?;
         let (levels, _) = self.options.levels(steps);
         let sigmas = levels.sigmas_to_zero();

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::blend::Blend;
 use super::schedule::{Schedule, check_steps, linspace_f32};
 use super::select::Class;
-use super::{Evaluation, MAX_STEPS, NoiseMix, Sampler, SamplerError, Update};
+use super::{Evaluation, MAX_STEPS, NoiseMix, Sampler, SamplerError, ScheduleRequest, Update};
 use crate::json::Config;
 
 const NAME: &str = "IPNDMScheduler";
@@ -58,7 +58,7 @@ impl Sampler for Ipndm {
         NAME
     }
 
-    fn schedule(&self, steps: usize) -> Result<Schedule, SamplerError> {
+    fn schedule(&self, ScheduleRequest { steps, .. }: ScheduleRequest) -> Result<Schedule, SamplerError> {
         check_steps(steps, MAX_STEPS)?;
         let betas = self.betas(steps);
         if betas.len() != steps + 1 {

@@ -9,7 +9,7 @@ use super::options::{Defaults, SPACING_KEYS, SharedOptions, SpacingOptions, TRAI
 use super::schedule::{Schedule, Spacing, check_steps, timestep_of_sigma};
 use super::select::Class;
 use super::sigma_levels::{self, Levels, SigmaOptions, log_sigmas, slope};
-use super::{Evaluation, NoiseMix, Sampler, SamplerError, Update};
+use super::{Evaluation, NoiseMix, Sampler, SamplerError, ScheduleRequest, Update};
 use crate::json::Config;
 
 const NAME: &str = "KDPM2DiscreteScheduler";
@@ -64,7 +64,7 @@ impl Sampler for Kdpm2 {
         NAME
     }
 
-    fn schedule(&self, steps: usize) -> Result<Schedule, SamplerError> {
+    fn schedule(&self, ScheduleRequest { steps, .. }: ScheduleRequest) -> Result<Schedule, SamplerError> {
         check_steps(steps, self.options.shared.max_steps())?;
         let geometric_mean = |sigma: f32, next: f32| (f64::from(sigma) * f64::from(next)).sqrt() as f32;
         Ok(schedule_with_middles(&self.options, steps, geometric_mean))

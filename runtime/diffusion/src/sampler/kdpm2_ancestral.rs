@@ -8,7 +8,7 @@ use super::kdpm2::{OPTIONS, noised_at_step, read_options, schedule_with_middles}
 use super::schedule::{Schedule, check_steps};
 use super::select::Class;
 use super::sigma_levels::{self, SigmaOptions, ancestral, slope};
-use super::{Evaluation, NoiseMix, Sampler, SamplerError, Update};
+use super::{Evaluation, NoiseMix, Sampler, SamplerError, ScheduleRequest, Update};
 
 const NAME: &str = "KDPM2AncestralDiscreteScheduler";
 
@@ -29,7 +29,7 @@ impl Sampler for Kdpm2Ancestral {
         NAME
     }
 
-    fn schedule(&self, steps: usize) -> Result<Schedule, SamplerError> {
+    fn schedule(&self, ScheduleRequest { steps, .. }: ScheduleRequest) -> Result<Schedule, SamplerError> {
         check_steps(steps, self.options.shared.max_steps())?;
         let middle = |sigma: f32, next: f32| (f64::from(sigma) * ancestral(sigma, next).0).sqrt() as f32;
         Ok(schedule_with_middles(&self.options, steps, middle))

@@ -7,7 +7,7 @@ use super::blend::Blend;
 use super::options::{CLIPPING_KEYS, Defaults, SPACING_KEYS, SharedOptions, THRESHOLDING_KEYS, TRAINING_KEYS, ZERO_SNR_KEYS, check_linear};
 use super::schedule::{Schedule, check_steps};
 use super::select::Class;
-use super::{Evaluation, NoiseMix, Sampler, SamplerError, Update};
+use super::{Evaluation, NoiseMix, Sampler, SamplerError, ScheduleRequest, Update};
 use crate::json::Config;
 
 const NAME: &str = "LCMScheduler";
@@ -56,7 +56,7 @@ impl Sampler for Lcm {
         NAME
     }
 
-    fn schedule(&self, steps: usize) -> Result<Schedule, SamplerError> {
+    fn schedule(&self, ScheduleRequest { steps, .. }: ScheduleRequest) -> Result<Schedule, SamplerError> {
         let timesteps = self.distillation.timesteps(steps)?;
         self.table.schedule(NAME, self.shared.prediction, &timesteps, &levels_to(&timesteps, -1), steps)
     }

@@ -8,7 +8,7 @@ use super::blend::Blend;
 use super::options::{Defaults, SPACING_KEYS, SharedOptions, SpacingOptions, TRAINING_KEYS};
 use super::schedule::{Schedule, Spacing, check_steps};
 use super::select::Class;
-use super::{Evaluation, NoiseMix, Prediction, Sampler, SamplerError, Update};
+use super::{Evaluation, NoiseMix, Prediction, Sampler, SamplerError, ScheduleRequest, Update};
 use crate::json::Config;
 
 const NAME: &str = "PNDMScheduler";
@@ -111,7 +111,7 @@ impl Sampler for Pndm {
         NAME
     }
 
-    fn schedule(&self, steps: usize) -> Result<Schedule, SamplerError> {
+    fn schedule(&self, ScheduleRequest { steps, .. }: ScheduleRequest) -> Result<Schedule, SamplerError> {
         check_steps(steps, self.shared.max_steps())?;
         let spaced = whole(self.spacing.timesteps(self.shared.train_steps, steps));
         let timesteps = if self.skips_runge_kutta {

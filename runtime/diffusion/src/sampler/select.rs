@@ -40,6 +40,9 @@ const CLASSES: [Class; 17] = [
     ddim_inverse::CLASS,
 ];
 
+/// The reference's default in every class.
+const DEFAULT_TRAINING_TIMESTEPS: usize = 1000;
+
 /// Classes of the reference that are left out, and why.
 const REFUSED: [(&str, &str); 3] = [
     (
@@ -88,6 +91,14 @@ pub fn option_names(name: &str) -> Vec<&'static str> {
 /// Whether the sampler called `name` heeds `eta`. The reference's pipelines take it with any sampler.
 pub fn takes_eta(name: &str) -> bool {
     class(name).is_ok_and(|class| class.takes_eta)
+}
+
+/// How many timesteps the training had, as `config` with a request's `options` says: what shares of a schedule are counted in.
+///
+/// # Errors
+/// [`SamplerError::Config`] for a value that is no number.
+pub fn training_timesteps(config: &Config, options: &Map<String, Value>) -> Result<usize, SamplerError> {
+    Ok(config.overridden(options).usize("num_train_timesteps")?.unwrap_or(DEFAULT_TRAINING_TIMESTEPS))
 }
 
 /// Makes the sampler that `config` (a `scheduler_config.json`) names, or the one called `class_name_override`.

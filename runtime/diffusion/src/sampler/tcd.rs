@@ -9,7 +9,7 @@ use super::lcm::Distillation;
 use super::options::{CLIPPING_KEYS, Defaults, SPACING_KEYS, SharedOptions, THRESHOLDING_KEYS, TRAINING_KEYS, ZERO_SNR_KEYS, check_linear};
 use super::schedule::Schedule;
 use super::select::Class;
-use super::{Evaluation, NoiseMix, Sampler, SamplerError, Update};
+use super::{Evaluation, NoiseMix, Sampler, SamplerError, ScheduleRequest, Update};
 use crate::json::Config;
 
 const NAME: &str = "TCDScheduler";
@@ -52,7 +52,7 @@ impl Sampler for Tcd {
         NAME
     }
 
-    fn schedule(&self, steps: usize) -> Result<Schedule, SamplerError> {
+    fn schedule(&self, ScheduleRequest { steps, .. }: ScheduleRequest) -> Result<Schedule, SamplerError> {
         let timesteps = self.distillation.timesteps(steps)?;
         self.table.schedule(NAME, self.shared.prediction, &timesteps, &levels_to(&timesteps, 0), steps)
     }

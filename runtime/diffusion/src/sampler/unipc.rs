@@ -11,7 +11,7 @@ use super::log_snr::{self, End, FLOW_KEYS, Level, Levels, MAX_ORDER, read_order}
 use super::options::{Defaults, SPACING_KEYS, SharedOptions, SpacingOptions, THRESHOLDING_KEYS, TRAINING_KEYS, ZERO_SNR_KEYS};
 use super::schedule::{Schedule, Spacing, check_steps};
 use super::select::Class;
-use super::{Evaluation, NoiseMix, Sampler, SamplerError, Update};
+use super::{Evaluation, NoiseMix, Sampler, SamplerError, ScheduleRequest, Update};
 use crate::json::Config;
 
 const NAME: &str = "UniPCMultistepScheduler";
@@ -152,7 +152,7 @@ impl Sampler for UniPc {
         NAME
     }
 
-    fn schedule(&self, steps: usize) -> Result<Schedule, SamplerError> {
+    fn schedule(&self, ScheduleRequest { steps, .. }: ScheduleRequest) -> Result<Schedule, SamplerError> {
         check_steps(steps, self.levels.shared.max_steps())?;
         self.levels.schedule(NAME, steps)
     }

@@ -25,7 +25,37 @@ pub struct ClipTextConfig {
     pub activation: Activation,
     /// Epsilon of all normalisations.
     pub epsilon: f64,
+    /// Features of the pooled text where the encoder has a projection for it.
+    pub projection_features: usize,
+    /// Which token of a text stands for the whole of it.
+    pub end: EndToken,
 }
+
+/// Which token of a text stands for the whole of it: the one that ends it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EndToken {
+    /// The first of this id.
+    Id(u32),
+    /// The first of those with the largest id: how transformers reads configurations whose `eos_token_id` is 2, from before that key was
+    /// right.
+    Largest,
+}
+
+impl EndToken {
+    /// Its place among `tokens`; the first where none is found, as in the reference.
+    pub(super) fn place(self, tokens: &[u32]) -> usize {
+        let wanted = match self {
+            Self::Id(id) => Some(id),
+            Self::Largest => tokens.iter().max().copied(),
+        };
+        tokens.iter().position(|token| Some(*token) == wanted).unwrap_or(0)
+    }
+}
+
+/// transformers' `eos_token_id` that was never true.
+const LEGACY_END: usize = 2;
+/// transformers' default.
+const DEFAULT_END: usize = 49_407;
 
 impl ClipTextConfig {
     /// Reads and checks a configuration. Absent keys have transformers' defaults.
@@ -50,6 +80,28 @@ impl ClipTextConfig {
             tokens: dimension(config, "max_position_embeddings", 77, MAX_TOKENS)?,
             activation,
             epsilon: positive(config, "layer_norm_eps", 1e-5)?,
+            projection_features: dimension(config, "projection_dim", 512, MAX_FEATURES)?,
+            end: end_token(config)?,
         })
+    }
+}
+
+fn end_token(config: &Config) -> Result<EndToken, ConfigError> {
+    match config.usize("eos_token_id")?.unwrap_or(DEFAULT_END) {
+        LEGACY_END => Ok(EndToken::Largest),
+        id if id < MAX_VOCABULARY => Ok(EndToken::Id(id as u32)),
+        _ => Err(config.unaccepted("eos_token_id", "a token's id")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn end_of_a_text_is_found_as_the_reference_finds_it() {
+        assert_eq!(EndToken::Id(7).place(&[3, 9, 7, 7]), 2);
+        assert_eq!(EndToken::Id(8).place(&[3, 9, 7, 7]), 0);
+        assert_eq!(EndToken::Largest.place(&[3, 9, 7, 9]), 1);
     }
 }

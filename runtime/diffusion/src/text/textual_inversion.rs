@@ -209,15 +209,34 @@ impl Embedding {
     }
 }
 
-/// The embeddings of one request, ready for its prompts.
+/// The embeddings of one request, ready for its prompts: for each text encoder, in the conditioner's order.
 #[derive(Clone, Debug)]
-pub struct RequestWords {
+pub struct RequestWords(Vec<EncoderWords>);
+
+impl RequestWords {
+    /// Of every text encoder's.
+    pub fn new(encoders: Vec<EncoderWords>) -> Self {
+        Self(encoders)
+    }
+
+    /// Those of one text encoder.
+    ///
+    /// # Panics
+    /// If there is no such encoder: words come from the conditioner that reads them.
+    pub(crate) fn of(&self, encoder: usize) -> &EncoderWords {
+        &self.0[encoder]
+    }
+}
+
+/// The embeddings of one request as one text encoder takes them.
+#[derive(Clone, Debug)]
+pub struct EncoderWords {
     extra: ExtraWords,
     /// [all vectors, D] in the compute dtype.
     vectors: Option<Tensor>,
 }
 
-impl RequestWords {
+impl EncoderWords {
     pub(super) fn new(
         embeddings: &[NamedEmbedding],
         tokenizer: &Tokenizer,

@@ -37,7 +37,7 @@ fn mixed_requests(model: &Model, adapters: &[Arc<Adapter>]) -> Vec<Request> {
         let adapter = |at: usize| Arc::clone(&adapters[at % adapters.len()]);
         chosen.iter().map(|(at, scale)| AdapterUse { adapter: adapter(*at), scale: *scale }).collect()
     };
-    if model.concat_channels() > 0 {
+    if model.spec().concat_channels() > 0 {
         return vec![
             Request { start: inpainting(64, 1.0), ..base.clone() },
             Request { start: inpainting(64, 0.7), sampler: sampler("EulerDiscreteScheduler"), samples: 2, seed: 1, ..base.clone() },

@@ -8,6 +8,7 @@ use diffusion::pipeline::{InjectedTensors, Request, prepare};
 use diffusion::text::{Embedding, MAX_EMBEDDING_VECTORS, MAX_EMBEDDINGS, NamedEmbedding, PromptSyntax};
 use diffusion::{DType, Device, Tensor};
 
+use crate::prompts::states_with;
 use crate::tiny_model::{TinyModel, WIDTH};
 
 /// A model, and a place for files.
@@ -42,11 +43,7 @@ impl Desk {
     }
 
     fn states(&self, prompt: &str, syntax: PromptSyntax, embeddings: &[NamedEmbedding]) -> Vec<Vec<u32>> {
-        let exec = self.model.exec();
-        let words = self.model.text().words(embeddings, exec).unwrap();
-        let states = self.model.text().encode(prompt, syntax, &words, 0, exec).unwrap();
-        let rows: Vec<Vec<f32>> = states.squeeze(0).unwrap().to_vec2().unwrap();
-        rows.into_iter().map(|row| row.into_iter().map(f32::to_bits).collect()).collect()
+        states_with(&self.model, prompt, syntax, 0, embeddings)
     }
 
     fn refusal(&self, embeddings: Vec<NamedEmbedding>) -> String {

@@ -1,12 +1,12 @@
 //! Writes a tiny random Stable Diffusion 1.x in diffusers' layout: no Python, the same bytes every time.
 
 use std::cell::RefCell;
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
 use diffusion::family;
-use diffusion::json::Config;
-use diffusion::layers::ParameterSource;
+use diffusion::layers::{ParameterSource, PartSources};
 use diffusion::model::{Model, ModelFolder};
 use diffusion::sampler::gaussian;
 use diffusion::weights::WeightsError;
@@ -72,15 +72,15 @@ impl TinyModel {
             write(folder, name, &value.to_string());
         }
         self.write_tokenizer(folder);
-        let index = Config::open(folder.join("model_index.json")).expect("index");
-        let spec = family::detect(&index).expect("family").read(folder).expect("spec");
-        let source = RandomSource::default();
-        spec.text_encoder(&source).expect("text encoder");
-        source.save(&folder.join("text_encoder/model.safetensors"));
-        spec.denoiser(&source).expect("denoiser");
-        source.save(&folder.join("unet/diffusion_pytorch_model.safetensors"));
-        spec.vae(&source).expect("vae");
-        source.save(&folder.join("vae/diffusion_pytorch_model.safetensors"));
+        let spec = family::open(folder).expect("spec");
+        let parts = RandomParts(spec.parts().iter().map(|part| (part.folder, RandomSource::default())).collect());
+        spec.conditioner(&parts).expect("conditioner");
+        spec.denoiser(&parts).expect("denoiser");
+        spec.vae(&parts).expect("vae");
+        for (part, source) in parts.0 {
+            let file = if part.starts_with("text_encoder") { "model" } else { "diffusion_pytorch_model" };
+            source.save(&folder.join(part).join(format!("{file}.safetensors")));
+        }
     }
 
     fn write_tokenizer(&self, folder: &Path) {
@@ -112,6 +112,15 @@ fn write(folder: &Path, name: &str, content: &str) {
     std::fs::write(path, content).expect("file");
 }
 
+/// One for each part.
+struct RandomParts(HashMap<&'static str, RandomSource>);
+
+impl PartSources for RandomParts {
+    fn part(&self, folder: &'static str) -> Result<&dyn ParameterSource, WeightsError> {
+        self.0.get(folder).map(|source| source as _).ok_or(WeightsError::NoPart { folder })
+    }
+}
+
 /// Answers with random numbers, scaled so that signals keep their size, and remembers them.
 #[derive(Default)]
 struct RandomSource {
@@ -121,7 +130,7 @@ struct RandomSource {
 
 impl RandomSource {
     fn save(&self, path: &Path) {
-        let made: std::collections::HashMap<String, Tensor> = self.made.take().into_iter().collect();
+        let made: HashMap<String, Tensor> = self.made.take().into_iter().collect();
         safetensors::serialize_to_file(made.iter(), None, path).expect("weights");
     }
 }
