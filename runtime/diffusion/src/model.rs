@@ -138,7 +138,7 @@ impl ModelFolder {
             |part: &Part| Ok::<_, ModelError>(OpenPart { part: *part, weights: Box::new(open_component(&folder.join(part.folder))?) });
         let parts = spec.parts().iter().map(open).collect::<Result<Vec<_>, _>>()?;
         let expected = ShapeRecorders::of(&parts, spec.as_ref())?;
-        expected.check().map_err(|(part, source)| ModelError::Mismatch { part: part.folder, source: Box::new(source) })?;
+        expected.check()?;
         let layers = LayerTable::new(expected.into_layers());
         Ok(Self { folder: folder.to_path_buf(), spec, scheduler, parts, layers, merges: Vec::new(), digest: OnceLock::new() })
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
 
-use super::{Merge, OpenPart};
+use super::{Merge, ModelError, OpenPart};
 use crate::exec::Exec;
 use crate::family::{ModelSpec, Part};
 use crate::layers::{ParameterSource, PartSources};
@@ -64,11 +64,12 @@ impl<'a> ShapeRecorders<'a> {
     ///
     /// # Errors
     /// Naming the part, and all that is missing there or has another shape.
-    pub(super) fn check(&self) -> Result<(), (Part, WeightsError)> {
+    pub(super) fn check(&self) -> Result<(), ModelError> {
         self.0.iter().try_for_each(|recorder| {
             let asked = recorder.asked.borrow();
             let shapes = asked.iter().map(|(name, shape)| (name.as_str(), shape.as_slice()));
-            recorder.index.check(shapes).map_err(|error| (recorder.part, error))
+            let mismatch = |source| ModelError::Mismatch { part: recorder.part.folder, source: Box::new(source) };
+            recorder.index.check(shapes).map_err(mismatch)
         })
     }
 }
