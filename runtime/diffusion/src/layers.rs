@@ -5,13 +5,19 @@
 
 mod attention;
 mod basic;
+mod feed_forward;
+mod joint_attention;
+mod modulation;
 mod parameters;
 mod resnet;
 mod timestep;
 mod transformer;
 
 pub use attention::{Attention, AttentionShape, KeyValue};
-pub use basic::{Conv2d, GroupNorm, LayerNorm, Linear};
+pub use basic::{Conv2d, GroupNorm, LayerNorm, Linear, RmsNorm};
+pub use feed_forward::FeedForward;
+pub use joint_attention::{JointAttention, JointAttentionShape, TokenAttention};
+pub use modulation::{Modulation, gated, modulated};
 pub use parameters::{Built, ParameterSource, Parameters, PartSources};
 pub use resnet::{Downsample, ResnetBlock, ResnetShape, Upsample};
 pub use timestep::{SinusoidOptions, TimestepEmbedding, timestep_sinusoid};

@@ -14,15 +14,19 @@ mod fused_tests;
 mod group_norm;
 mod layer_norm;
 mod linear;
+mod rms_norm;
+mod rotary;
 mod upsample;
 
 pub use activation::{Activation, activate, geglu};
-pub use attention::{attention, causal_attention};
+pub use attention::{attention, biased_attention, causal_attention};
 pub use combine::{Term, combine};
 pub use conv2d::{Padding, conv2d};
 pub use group_norm::group_norm;
-pub use layer_norm::layer_norm;
+pub use layer_norm::{layer_norm, modulated_layer_norm};
 pub use linear::linear;
+pub use rms_norm::rms_norm;
+pub use rotary::{Rotation, rotary};
 pub use upsample::upsample_nearest;
 
 use candle_core::{DType, Tensor};

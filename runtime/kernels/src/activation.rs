@@ -15,6 +15,9 @@ pub struct Gelu;
 /// `x · sigmoid(1.702 x)` of any f32 tensor.
 #[derive(Clone, Copy, Debug)]
 pub struct QuickGelu;
+/// `x · Φ(x)` of any f32 tensor in the approximation by a hyperbolic tangent that networks were trained with.
+#[derive(Clone, Copy, Debug)]
+pub struct TanhGelu;
 /// […, 2C] f32 of value then gate → value · gelu(gate), […, C].
 #[derive(Clone, Copy, Debug)]
 pub struct Geglu;
@@ -58,6 +61,16 @@ vectorised! {
     fn quick_gelu_all(x: &[f32], y: &mut [f32]) {
         for (y, x) in y.iter_mut().zip(x) {
             *y = x / (1.0 + exp(-1.702 * x));
+        }
+    }
+}
+
+vectorised! {
+    fn tanh_gelu_all(x: &[f32], y: &mut [f32]) {
+        /// 2·√(2/π): ½(1 + tanh u) is the logistic function of 2u.
+        const FACTOR: f32 = 1.595_769_1;
+        for (y, x) in y.iter_mut().zip(x) {
+            *y = x / (1.0 + exp(-FACTOR * (x + 0.044_715 * x * x * x)));
         }
     }
 }
@@ -107,6 +120,16 @@ impl CustomOp1 for QuickGelu {
 
     fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         Ok(elementwise(input::slice(x, layout, "quick_gelu")?, layout.shape(), quick_gelu_all))
+    }
+}
+
+impl CustomOp1 for TanhGelu {
+    fn name(&self) -> &'static str {
+        "tanh_gelu"
+    }
+
+    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        Ok(elementwise(input::slice(x, layout, "tanh_gelu")?, layout.shape(), tanh_gelu_all))
     }
 }
 

@@ -16,11 +16,15 @@ mod input;
 mod layer_norm;
 mod linear;
 mod matrix;
+mod rms_norm;
+mod rotary;
 mod vector;
 
-pub use activation::{Geglu, Gelu, QuickGelu, Silu};
+pub use activation::{Geglu, Gelu, QuickGelu, Silu, TanhGelu};
 pub use attention::Attention;
 pub use conv2d::Conv2d;
 pub use group_norm::GroupNorm;
 pub use layer_norm::LayerNorm;
 pub use linear::Linear;
+pub use rms_norm::RmsNorm;
+pub use rotary::Rotary;

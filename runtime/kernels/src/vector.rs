@@ -106,6 +106,12 @@ pub(crate) fn moments(values: &[f32], epsilon: f64) -> (f32, f32) {
     (mean as f32, (1.0 / (squares / count + epsilon).sqrt()) as f32)
 }
 
+/// The reciprocal of √(mean square + epsilon).
+pub(crate) fn inverse_root_mean_square(values: &[f32], epsilon: f64) -> f32 {
+    let squares = values.chunks(BLOCK).map(|block| f64::from(sum_of_squares(block, 0.0))).sum::<f64>();
+    (1.0 / (squares / values.len().max(1) as f64 + epsilon).sqrt()) as f32
+}
+
 /// Elements below which threads cost more than they save. The result is the same either way.
 pub(crate) const SERIAL_ELEMENTS: usize = 1 << 14;
 

@@ -163,3 +163,28 @@ impl LayerNorm {
         ops::layer_norm(x, &self.weight, &self.bias, self.epsilon, exec.form())
     }
 }
+
+/// Root-mean-square normalisation with weight.
+#[derive(Clone, Debug)]
+pub struct RmsNorm {
+    weight: Tensor,
+    epsilon: f64,
+}
+
+impl RmsNorm {
+    /// `weight` [features].
+    ///
+    /// # Errors
+    /// When the parameter is missing or has another shape.
+    pub fn new(features: usize, epsilon: f64, parameters: &Parameters<'_>) -> Built<Self> {
+        Ok(Self { weight: parameters.get("weight", &[features])?, epsilon })
+    }
+
+    /// x […, features] → the same shape.
+    ///
+    /// # Errors
+    /// When the shapes do not fit.
+    pub fn forward(&self, x: &Tensor, exec: &Exec) -> Result<Tensor> {
+        ops::rms_norm(x, &self.weight, self.epsilon, exec.form())
+    }
+}

@@ -11,6 +11,8 @@ pub enum Activation {
     Gelu,
     /// `x · sigmoid(1.702 x)`, as OpenAI's CLIP was trained with.
     QuickGelu,
+    /// `½·x·(1 + tanh(√(2/π)·(x + 0.044715 x³)))`: torch's `gelu` with `approximate="tanh"`, transformers' `gelu_new`.
+    TanhGelu,
 }
 
 /// Applies `activation` to every element of x, of any shape and float dtype.
@@ -24,12 +26,14 @@ pub fn activate(x: &Tensor, activation: Activation, form: Form) -> Result<Tensor
             Activation::Silu => x.apply_op1(kernels::Silu),
             Activation::Gelu => x.apply_op1(kernels::Gelu),
             Activation::QuickGelu => x.apply_op1(kernels::QuickGelu),
+            Activation::TanhGelu => x.apply_op1(kernels::TanhGelu),
         };
     }
     match activation {
         Activation::Silu => silu(x),
         Activation::Gelu => x.gelu_erf(),
         Activation::QuickGelu => quick_gelu(x),
+        Activation::TanhGelu => x.gelu(),
     }
 }
 

@@ -3,7 +3,10 @@
 use candle_core::{Device, Result, Tensor};
 use proptest::prelude::*;
 
-use super::{Activation, Form, Padding, activate, attention, causal_attention, conv2d, geglu, group_norm, layer_norm, linear};
+use super::{
+    Activation, Form, Padding, Rotation, activate, attention, causal_attention, conv2d, geglu, group_norm, layer_norm, linear,
+    modulated_layer_norm, rms_norm, rotary,
+};
 use crate::sampler::gaussian;
 
 /// Largest difference relative to the largest value: sums are taken in another order.
@@ -82,9 +85,30 @@ proptest! {
     }
 
     #[test]
+    fn fused_modulation_and_root_mean_squares_equal_composed(seed: u64, batch in 1_usize..4, tokens in 1_usize..30, features in 1_usize..40) {
+        let x = random(seed, 0, &[batch, tokens, features]);
+        let (scale, shift) = (random(seed, 1, &[batch, features]), random(seed, 2, &[batch, features]));
+        let modulated = |form| modulated_layer_norm(&x, &scale, &shift, 1e-6, form);
+        assert_within(norm_tolerance(&x, features, 1e-6), modulated);
+        let of_row =
+            |x: &Tensor, row: usize| modulated_layer_norm(x, &scale.narrow(0, row, 1)?, &shift.narrow(0, row, 1)?, 1e-6, Form::Fused);
+        assert_rows_stand_alone(&x, of_row, &modulated(Form::Fused).unwrap());
+        let weight = random(seed, 3, &[features]);
+        assert_close(|form| rms_norm(&x, &weight, 1e-6, form));
+    }
+
+    #[test]
+    fn fused_rotation_equals_composed(seed: u64, batch in 1_usize..4, heads in 1_usize..4, (rows, columns) in (1_usize..9, 1_usize..9)) {
+        let positions: Vec<[usize; 2]> = (0..rows * columns).map(|token| [token / columns, token % columns]).collect();
+        let rotation = Rotation::new(&positions, [4, 6], 1e4, &Device::Cpu).unwrap();
+        let x = random(seed, 0, &[batch, rows * columns, heads * 10]);
+        assert_close(|form| rotary(&x, &rotation, heads, form));
+    }
+
+    #[test]
     fn fused_activations_equal_composed(seed: u64, rows in 1_usize..40, half in 1_usize..700) {
         let x = (random(seed, 0, &[rows, half * 2]) * 4.0).unwrap();
-        for activation in [Activation::Silu, Activation::Gelu, Activation::QuickGelu] {
+        for activation in [Activation::Silu, Activation::Gelu, Activation::QuickGelu, Activation::TanhGelu] {
             assert_close(|form| activate(&x, activation, form));
         }
         assert_close(|form| geglu(&x, form));
