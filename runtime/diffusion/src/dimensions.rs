@@ -11,6 +11,8 @@ pub const MAX_LEVELS: usize = 8;
 pub const MAX_BLOCK_LAYERS: usize = 16;
 /// Transformer blocks in one transformer.
 pub const MAX_TRANSFORMER_DEPTH: usize = 32;
+/// Blocks of a denoiser that is a transformer; Flux has 38 of one kind.
+pub const MAX_TRANSFORMER_BLOCKS: usize = 128;
 /// Layers of a text encoder.
 pub const MAX_ENCODER_LAYERS: usize = 128;
 /// Heads of an attention.

@@ -21,12 +21,16 @@ mod chunks;
 mod clip;
 mod clip_config;
 mod emphasis;
+mod t5;
+mod t5_config;
 mod textual_inversion;
 mod weighted;
 
 pub use chunks::{COMMA_BACKTRACK_TOKENS, MAX_CHUNKS};
 pub use clip::{ClipStates, ClipTextEncoder, Pooling, StatesFrom};
 pub use clip_config::{ClipTextConfig, EndToken};
+pub use t5::T5Encoder;
+pub use t5_config::T5Config;
 pub use textual_inversion::{
     Embedding, EmbeddingError, EmbeddingFileError, EncoderWords, MAX_EMBEDDING_NAME_BYTES, MAX_EMBEDDING_VECTORS, MAX_EMBEDDINGS,
     NamedEmbedding, RequestWords,

@@ -1,4 +1,4 @@
-//! CLIP's byte-pair tokenizer, read from a model's folder.
+//! CLIP's byte-pair tokenizer, read from a model's folder; T5's unigram tokenizer is [`UnigramTokenizer`].
 //!
 //! ```text
 //! text ─► added tokens split off ─► repair (ftfy) ─► white space, lower case ─► words ─► byte pairs ─► ids ─► begin, end, padding
@@ -11,6 +11,7 @@ mod byte_pairs;
 mod extra_words;
 mod files;
 mod repair;
+mod unigram;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -21,6 +22,7 @@ use self::added::{AddedTokens, Piece};
 use self::byte_pairs::BytePairs;
 pub use self::extra_words::ExtraWords;
 use self::files::Files;
+pub use self::unigram::UnigramTokenizer;
 use crate::json::ConfigError;
 
 /// The longest text that is encoded. A prompt of 77 tokens has a few hundred bytes; repairing text costs more than linear time.
@@ -87,6 +89,9 @@ pub enum TokenizerError {
     /// The splitting pattern could not be made; a defect of this program.
     #[error("the word pattern is not valid: {0}")]
     Pattern(#[from] regex::Error),
+    /// The library could not encode a text.
+    #[error("the text cannot be encoded: {0}")]
+    Encode(String),
     /// The text is longer than any prompt.
     #[error("the text has {bytes} bytes; at most {MAX_TEXT_BYTES} are taken")]
     TextTooLong {
