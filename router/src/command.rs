@@ -12,6 +12,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::inputs::AddressRules;
 use crate::local::{self, LocalError};
+use crate::store::postgres::DatabaseUrl;
 
 /// Serves image requests to tenants and dispatches them to replicas that it starts on demand.
 #[derive(Debug, Parser)]
@@ -100,6 +101,10 @@ pub struct Folders {
     /// Folder for accounts, journal and images; made if missing.
     #[arg(long, env = "EMULSION_DATA_DIR", default_value = "data")]
     pub data_dir: PathBuf,
+    /// PostgreSQL for accounts and journal, postgres://USER:PASSWORD@HOST:PORT/DATABASE?sslmode=verify-full, which several routers may share;
+    /// absent, they are in a SQLite file in the data folder.
+    #[arg(long, env = "EMULSION_DATABASE_URL", hide_env_values = true)]
+    pub database_url: Option<DatabaseUrl>,
     /// Folder of manifests: every .yaml and .yml file below it.
     #[arg(long, env = "EMULSION_MANIFESTS", default_value = "models")]
     pub manifests: PathBuf,

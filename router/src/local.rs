@@ -1,4 +1,4 @@
-//! Local mode: the real house on one machine. Puts together the folder catalog, the SQLite store, the folder of outputs and replicas that
+//! Local mode: the real house on one machine. Puts together the folder catalog, the store, the folder of outputs and replicas that
 //! are child processes, serves, and takes everything down in order.
 
 use std::io;
@@ -21,6 +21,7 @@ use crate::metrics::Metrics;
 use crate::outputs::{FolderStore, OutputError, OutputStore, Secret, SecretError};
 use crate::replicas::{ChildProcesses, ChildSettings, Replicas};
 use crate::service::{Service, Settings};
+use crate::store::postgres::PostgresStore;
 use crate::store::sqlite::SqliteStore;
 use crate::store::{Store, StoreError};
 use crate::{edge, local_key};
@@ -62,7 +63,7 @@ pub enum LocalError {
 pub async fn serve(options: Local) -> Result<(), LocalError> {
     let mut stop = StopSignals::listen()?;
     let program = runtime_program(options.runtime.as_deref())?;
-    let store = open_store(&options.folders.data_dir).await?;
+    let store = open_store(&options.folders).await?;
     let catalog = Arc::new(FolderCatalog::open(&options.folders.manifests)?);
     let secret = Secret::load_or_create(&options.folders.data_dir.join("output-secret"))?;
     let outputs = Arc::new(FolderStore::open(&options.folders.data_dir.join("outputs"), secret.clone())?);
@@ -132,15 +133,18 @@ pub async fn create_key(options: &KeyCreate) -> Result<ApiKey, LocalError> {
         let declared = catalog.plans.keys().cloned().collect::<Vec<_>>().join(", ");
         return Err(LocalError::PlanUnknown { plan: options.plan.clone(), declared });
     }
-    let store = open_store(&options.folders.data_dir).await?;
+    let store = open_store(&options.folders).await?;
     let key = ApiKey::generate();
     store.add_key(&options.tenant, &options.plan, key.hash()).await?;
     Ok(key)
 }
 
-async fn open_store(data_dir: &Path) -> Result<Arc<dyn Store>, LocalError> {
+async fn open_store(Folders { data_dir, database_url, .. }: &Folders) -> Result<Arc<dyn Store>, LocalError> {
     std::fs::create_dir_all(data_dir).map_err(|source| LocalError::DataFolder { path: data_dir.display().to_string(), source })?;
-    Ok(Arc::new(SqliteStore::open(&data_dir.join("emulsion.sqlite")).await?))
+    Ok(match database_url {
+        Some(url) => Arc::new(PostgresStore::open(url).await?),
+        None => Arc::new(SqliteStore::open(&data_dir.join("emulsion.sqlite")).await?),
+    })
 }
 
 /// The runtime that was named, or the one beside this executable.
@@ -214,7 +218,7 @@ impl StopSignals {
 /// Folders as the tests and `key create` name them.
 impl Folders {
     pub fn new(data_dir: impl Into<PathBuf>, manifests: impl Into<PathBuf>) -> Self {
-        Self { data_dir: data_dir.into(), manifests: manifests.into() }
+        Self { data_dir: data_dir.into(), database_url: None, manifests: manifests.into() }
     }
 }
 
@@ -238,7 +242,7 @@ mod tests {
         assert!(error.contains("gold") && error.contains("free"), "{error}");
         assert!(!folders.data_dir.exists(), "a refused key leaves nothing behind");
         let key = create_key(&create("free")).await.unwrap();
-        let store = open_store(&folders.data_dir).await.unwrap();
+        let store = open_store(&folders).await.unwrap();
         let caller = store.find_caller(key.hash()).await.unwrap().unwrap();
         assert_eq!((caller.tenant_name.as_str(), caller.plan.as_str()), ("acme", "free"));
     }

@@ -1,5 +1,5 @@
-//! The one SQL store behind accounts, quota and the journal, as a narrow trait: SQLite is its first implementation, and the same
-//! tests (`store::contract`) run against every other. It knows no HTTP, no dialects, no replicas, and its clock is the database's.
+//! The one SQL store behind accounts, quota and the journal, as a narrow trait: SQLite and PostgreSQL implement it, and the
+//! same tests (`store::contract`) run against both. It knows no HTTP, no dialects, no replicas, and its clock is the database's.
 //!
 //! The journal's life of one request: `admit` (quota, queue depth and the entry in one transaction) → `finish` (exactly once, which
 //! settles or gives back what was reserved). A router that stops leaves its entries behind; `take_up` hands them to another under
@@ -15,10 +15,14 @@ use uuid::Uuid;
 
 use crate::generation::{Mode, StartReport};
 
+pub mod postgres;
 pub mod sqlite;
 
 #[cfg(test)]
 mod contract;
+
+/// Public ids start below this, so that a tenant has a billion before 2³¹.
+const PUBLIC_ID_START_BELOW: u32 = 1 << 30;
 
 /// What a key is stored as: sha256 of the key's text. Keys carry 256 bits of entropy, so no slow hash is needed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -142,4 +146,17 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     async fn usage(&self, tenant: Uuid) -> Result<Usage, StoreError>;
     /// The inputs that unfinished requests name, by sha256: those of every router.
     async fn needed_inputs(&self) -> Result<HashSet<String>, StoreError>;
+}
+
+/// Where a tenant's public ids begin.
+fn random_public_id() -> i32 {
+    (rand::random::<u32>() % PUBLIC_ID_START_BELOW).cast_signed() + 1
+}
+
+fn to_json<T: serde::Serialize>(value: &T) -> Result<String, StoreError> {
+    serde_json::to_string(value).map_err(|error| StoreError::Corrupt(error.to_string()))
+}
+
+fn from_json<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, StoreError> {
+    serde_json::from_str(text).map_err(|error| StoreError::Corrupt(error.to_string()))
 }

@@ -1,5 +1,7 @@
 //! What every store must do. Each fact is a function over an empty `dyn Store`; `contract_of!` makes a test of each for one
-//! implementation, so that SQLite and its successors pass the very same ones.
+//! implementation, so that SQLite and PostgreSQL pass the very same ones.
+
+mod postgres_server;
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -7,6 +9,7 @@ use std::time::Duration;
 use runtime_api::{Failure, FailureReason, ImageRequest};
 use uuid::Uuid;
 
+use super::postgres::PostgresStore;
 use super::sqlite::SqliteStore;
 use super::{Admission, AdmitError, Allowance, Caller, Entry, KeyHash, Outcome, Store};
 use crate::generation::{Mode, StartReport};
@@ -19,19 +22,25 @@ macro_rules! contract_of {
         mod $module {
             $(#[tokio::test]
             async fn $fact() {
-                let (store, _folder) = $open.await;
+                let Some((store, _folder)) = $open.await else { return };
                 super::$fact(&store).await;
             })+
         }
     };
 }
 
-contract_of!(
-    sqlite,
-    super::open_sqlite(),
+macro_rules! contract {
+    ($($fact:ident),+ $(,)?) => {
+        contract_of!(sqlite, super::open_sqlite(), $($fact),+);
+        contract_of!(postgres, super::open_postgres(), $($fact),+);
+    };
+}
+
+contract!(
     unknown_keys_have_no_caller,
     keys_of_one_tenant_name_share_a_tenant,
     an_admitted_request_is_found_by_its_tenant_alone,
+    texts_are_kept_whatever_characters_they_have,
     public_ids_are_positive_and_rise_within_a_tenant,
     quota_turns_down_the_call_after_the_last_one,
     a_failed_request_gives_its_call_back,
@@ -44,10 +53,15 @@ contract_of!(
     inputs_are_needed_until_the_last_request_that_names_them_has_ended,
 );
 
-async fn open_sqlite() -> (SqliteStore, tempfile::TempDir) {
+async fn open_sqlite() -> Option<(SqliteStore, tempfile::TempDir)> {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let store = SqliteStore::open(&folder.path().join("store.sqlite")).await.expect("an empty folder takes a store");
-    (store, folder)
+    Some((store, folder))
+}
+
+async fn open_postgres() -> Option<(PostgresStore, ())> {
+    let database = postgres_server::database().await?;
+    Some((PostgresStore::open(&database.parse().expect("it is a URL")).await.expect("an empty database takes a store"), ()))
 }
 
 async fn tenant(store: &dyn Store) -> Caller {
@@ -100,6 +114,16 @@ async fn an_admitted_request_is_found_by_its_tenant_alone(store: &dyn Store) {
     assert_eq!(store.find_entry(caller.tenant, entry.public_id).await.expect("the store answers"), Some(entry.clone()));
     assert_eq!((entry.request.prompt.as_str(), entry.track_id.as_deref(), entry.mode), ("a red circle", Some("mine"), Mode::Attached));
     assert_eq!(store.find_entry(Uuid::from_u128(99), entry.public_id).await.expect("the store answers"), None);
+}
+
+async fn texts_are_kept_whatever_characters_they_have(store: &dyn Store) {
+    let caller = tenant(store).await;
+    let mut odd = admission(&caller, UNLIMITED);
+    odd.request.prompt = "zero \u{0}, quotes '\", \u{1F3A8}, \u{202E}".to_owned();
+    odd.track_id = Some("\u{0}\u{FFFF}".to_owned());
+    let entry = store.admit(&odd).await.expect("an unlimited plan admits");
+    let found = store.find_entry(caller.tenant, entry.public_id).await.expect("the store answers").expect("it was admitted");
+    assert_eq!((found.request, found.track_id), (odd.request, odd.track_id));
 }
 
 async fn public_ids_are_positive_and_rise_within_a_tenant(store: &dyn Store) {
@@ -218,4 +242,43 @@ async fn inputs_are_needed_until_the_last_request_that_names_them_has_ended(stor
         store.finish(entry.id, entry.fence, &Outcome::Succeeded, &StartReport::default()).await.expect("the store answers");
         assert_eq!(needed().await, left);
     }
+}
+
+/// Several routers begin on one empty database at the same moment, and together keep what one alone would.
+#[tokio::test]
+async fn routers_on_one_database_keep_one_quota_and_hand_each_entry_to_one() {
+    const ROUTERS: usize = 4;
+    const CALLS: u64 = 10;
+    let Some(database) = postgres_server::database().await else { return };
+    let url = database.parse().expect("it is a URL");
+    let opened = futures::future::join_all((0..ROUTERS).map(|_| PostgresStore::open(&url))).await;
+    let stores: Vec<PostgresStore> = opened.into_iter().map(|store| store.expect("each one brings the schema up to date")).collect();
+    let caller = tenant(&stores[0]).await;
+    let asked: Vec<_> = (0..40).map(|_| admission(&caller, Allowance { calls_per_day: Some(CALLS), ..UNLIMITED })).collect();
+    let admitted = asked.iter().enumerate().map(|(index, admission)| stores[index % ROUTERS].admit(admission));
+    let admitted: Vec<Entry> = futures::future::join_all(admitted).await.into_iter().flatten().collect();
+    assert_eq!(admitted.len() as u64, CALLS);
+    assert_eq!(admitted.iter().map(|entry| entry.public_id).collect::<HashSet<_>>().len() as u64, CALLS);
+
+    let router = |index: usize| Uuid::from_u128(100 + index as u128);
+    for (index, store) in stores.iter().enumerate() {
+        store.heartbeat(router(index)).await.expect("the store answers");
+    }
+    let takers = stores.iter().enumerate().map(|(index, store)| store.take_up(router(index), Duration::from_secs(3600), 100));
+    let taken: Vec<Entry> =
+        futures::future::join_all(takers).await.into_iter().flat_map(|taken| taken.expect("the store answers")).collect();
+    let mut ids: Vec<Uuid> = taken.iter().map(|entry| entry.id).collect();
+    ids.sort_unstable();
+    ids.dedup();
+    assert_eq!((ids.len() as u64, taken.len() as u64), (CALLS, CALLS), "each entry has one new router");
+}
+
+#[tokio::test]
+async fn a_store_whose_connections_were_cut_goes_on() {
+    let Some(database) = postgres_server::database().await else { return };
+    let store = PostgresStore::open(&database.parse().expect("it is a URL")).await.expect("an empty database takes a store");
+    let caller = tenant(&store).await;
+    let entry = admit(&store, &caller).await;
+    postgres_server::cut_connections(&database).await;
+    assert_eq!(store.find_entry(caller.tenant, entry.public_id).await.expect("the store answers again"), Some(entry));
 }

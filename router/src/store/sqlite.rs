@@ -11,14 +11,13 @@ use sqlx::{Row, SqlitePool};
 use uuid::Uuid;
 
 use super::{Admission, AdmitError, Allowance, Caller, Entry, KeyHash, Outcome, Store, StoreError, Usage};
+use super::{from_json, random_public_id, to_json};
 use crate::generation::{Mode, StartReport};
 
 /// SQLite has one writer at a time; more connections only serve readers.
 const MAX_CONNECTIONS: u32 = 4;
 /// How long a write waits for another process's write, such as `key create` beside a running router.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
-/// Public ids start below this, so that a tenant has a billion before 2³¹.
-const PUBLIC_ID_START_BELOW: i64 = 1 << 30;
 
 const ENTRY_COLUMNS: &str = "g.id, g.public_id, g.tenant, t.plan, g.request, g.mode, g.dialect, g.track_id, g.accepted_at_ms, \
      g.finished_at_ms, g.outcome, g.start, g.fence, g.takeovers";
@@ -52,7 +51,6 @@ impl SqliteStore {
 impl Store for SqliteStore {
     async fn add_key(&self, tenant_name: &str, plan: &str, key: KeyHash) -> Result<(), StoreError> {
         let mut transaction = self.pool.begin_with("begin immediate").await?;
-        let start = i64::from(rand::random::<u32>()) % PUBLIC_ID_START_BELOW + 1;
         let tenant: Vec<u8> = sqlx::query_scalar(
             "insert into tenants (id, name, plan, next_public_id, created_at_ms) values (?, ?, ?, ?, cast(unixepoch('subsec') * 1000 as integer))
              on conflict (name) do update set plan = excluded.plan returning id",
@@ -60,7 +58,7 @@ impl Store for SqliteStore {
         .bind(Uuid::now_v7().as_bytes().as_slice())
         .bind(tenant_name)
         .bind(plan)
-        .bind(start)
+        .bind(random_public_id())
         .fetch_one(&mut *transaction)
         .await?;
         sqlx::query("insert into keys (hash, tenant, created_at_ms) values (?, ?, cast(unixepoch('subsec') * 1000 as integer))")
@@ -354,12 +352,4 @@ fn uuid(row: &SqliteRow, column: &str) -> Result<Uuid, StoreError> {
 fn count(row: &SqliteRow, column: &str) -> Result<u64, StoreError> {
     let number: i64 = row.try_get(column)?;
     Ok(u64::try_from(number).unwrap_or(0))
-}
-
-fn to_json<T: serde::Serialize>(value: &T) -> Result<String, StoreError> {
-    serde_json::to_string(value).map_err(|error| StoreError::Corrupt(error.to_string()))
-}
-
-fn from_json<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, StoreError> {
-    serde_json::from_str(text).map_err(|error| StoreError::Corrupt(error.to_string()))
 }
