@@ -68,7 +68,7 @@ vectorised! {
 vectorised! {
     fn tanh_gelu_all(x: &[f32], y: &mut [f32]) {
         /// 2·√(2/π): ½(1 + tanh u) is the logistic function of 2u.
-        const FACTOR: f32 = 1.595_769_1;
+        const FACTOR: f32 = 1.595_769;
         for (y, x) in y.iter_mut().zip(x) {
             *y = x / (1.0 + exp(-FACTOR * (x + 0.044_715 * x * x * x)));
         }
