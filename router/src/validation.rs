@@ -1,6 +1,7 @@
 //! Makes a request whole, or says what is wrong with it: fills in what it leaves open, holds it within the model's limits. Pure; the seed's
 //! randomness is an argument. It knows no plans' quotas and no dialects.
 
+use crds::model_deployment::Family;
 use runtime_api::ImageRequest;
 
 use crate::catalog::Model;
@@ -15,7 +16,7 @@ pub use adapters::{ADAPTER_SCALE_LIMIT, ADAPTERS_LIMIT, EMBEDDINGS_LIMIT};
 pub use task::{DEFAULT_IMAGE_TO_IMAGE_STRENGTH, MASK_BLUR_LIMIT_PIXELS};
 
 /// The samplers that the runtime serves, by diffusers' class names.
-pub const SAMPLERS: [&str; 17] = [
+pub const SAMPLERS: [&str; 19] = [
     "DDIMScheduler",
     "DDPMScheduler",
     "PNDMScheduler",
@@ -33,11 +34,17 @@ pub const SAMPLERS: [&str; 17] = [
     "LCMScheduler",
     "TCDScheduler",
     "DDIMInverseScheduler",
+    "FlowMatchEulerDiscreteScheduler",
+    "FlowMatchHeunDiscreteScheduler",
 ];
+/// How those begin that are for models of flow matching, and for no others.
+const FLOW_SAMPLER_PREFIX: &str = "FlowMatch";
 /// Names of the dialects that serve no latent model.
 const PIXEL_SAMPLERS: [&str; 2] = ["KarrasVeScheduler", "ScoreSdeVeScheduler"];
 /// For a model whose own sampler is not served: deterministic, and good at any step count.
 const FALLBACK_SAMPLER: &str = "DDIMScheduler";
+/// The same for models of flow matching.
+const FALLBACK_FLOW_SAMPLER: &str = "FlowMatchEulerDiscreteScheduler";
 /// Characters of a prompt. A text encoder reads 77 tokens; nobody writes a hundred times as many.
 const PROMPT_LIMIT_CHARACTERS: usize = 10_000;
 /// Above this a picture only burns.
@@ -60,7 +67,7 @@ pub fn check(request: &ImageRequest, model: &Model) -> Result<(), Refusal> {
         return Err(invalid("samples", format!("samples must be between 1 and {max_samples}")));
     }
     let defaults = model.defaults.effective(model.family, limits);
-    sampler(request.sampler.clone(), defaults.sampler, model.own_sampler.clone()).map(drop)
+    sampler(request.sampler.clone(), defaults.sampler, model).map(drop)
 }
 
 /// The request with model, size, steps, guidance scale, sampler, strength and seed set, and nothing that the model cannot do. `image` is the
@@ -80,7 +87,7 @@ pub fn normalise(
     let default_size = Size { width: positive(defaults.width), height: positive(defaults.height) };
     let canvas = size::canvas(&request, limits, image, default_size)?;
     let steps = request.num_inference_steps.unwrap_or(positive(defaults.steps)).clamp(1, positive(limits.max_steps).max(1));
-    let sampler = sampler(request.sampler.clone(), defaults.sampler, model.own_sampler.clone())?;
+    let sampler = sampler(request.sampler.clone(), defaults.sampler, model)?;
     Ok(ImageRequest {
         model: model.model_id.clone(),
         width: Some(canvas.size.width),
@@ -134,16 +141,32 @@ fn check_numbers(request: &ImageRequest) -> Result<(), Refusal> {
     Ok(())
 }
 
-fn sampler(asked: Option<String>, declared: Option<String>, own: Option<String>) -> Result<String, Refusal> {
-    let is_served = |sampler: &String| SAMPLERS.contains(&sampler.as_str());
+fn sampler(asked: Option<String>, declared: Option<String>, model: &Model) -> Result<String, Refusal> {
+    let is_flow = is_flow(model);
+    let is_served = |sampler: &String| {
+        SAMPLERS.contains(&sampler.as_str()) && is_flow.is_none_or(|is_flow| sampler.starts_with(FLOW_SAMPLER_PREFIX) == is_flow)
+    };
     match asked.or(declared) {
         Some(sampler) if is_served(&sampler) => Ok(sampler),
         Some(sampler) if PIXEL_SAMPLERS.contains(&sampler.as_str()) => {
             Err(Refusal::NotSupported { feature: format!("the scheduler {sampler}, which is for models of pixels and not of latents,") })
         }
-        Some(sampler) => Err(Refusal::NotSupported { feature: format!("the scheduler {sampler} (supported: {})", SAMPLERS.join(", ")) }),
-        None => Ok(own.filter(is_served).unwrap_or_else(|| FALLBACK_SAMPLER.to_owned())),
+        Some(sampler) => {
+            let supported: Vec<&str> = SAMPLERS.into_iter().filter(|sampler| is_served(&(*sampler).to_owned())).collect();
+            Err(Refusal::NotSupported { feature: format!("the scheduler {sampler} with this model (supported: {})", supported.join(", ")) })
+        }
+        None => {
+            let fallback = if is_flow == Some(true) { FALLBACK_FLOW_SAMPLER } else { FALLBACK_SAMPLER };
+            Ok(model.own_sampler.clone().filter(is_served).unwrap_or_else(|| fallback.to_owned()))
+        }
     }
+}
+
+/// Whether the model was trained by flow matching, where its family or its own sampler tells.
+fn is_flow(model: &Model) -> Option<bool> {
+    let of_family = |family| matches!(family, Family::Sd3 | Family::Sd35Medium | Family::Sd35Large | Family::FluxDev | Family::FluxSchnell);
+    let own = || model.own_sampler.as_ref().filter(|own| SAMPLERS.contains(&own.as_str()));
+    model.family.map(of_family).or_else(|| own().map(|own| own.starts_with(FLOW_SAMPLER_PREFIX)))
 }
 
 /// Manifests were checked against their schema, whose sizes and counts are never negative.
@@ -228,6 +251,22 @@ mod tests {
             let request = ImageRequest { num_inference_steps: Some(asked), ..request() };
             assert_eq!(normalise(request, &demo(), None, || 7).unwrap().num_inference_steps, Some(given));
         }
+    }
+
+    #[test]
+    fn samplers_of_flow_matching_are_for_its_models_alone() {
+        let flow = Model { family: Some(Family::FluxDev), own_sampler: Some("FlowMatchEulerDiscreteScheduler".to_owned()), ..demo() };
+        let of = |sampler: &str, model: &Model| {
+            let request = ImageRequest { sampler: Some(sampler.to_owned()), ..request() };
+            normalise(request, model, None, || 7).map(|request| request.sampler.unwrap()).map_err(|refusal| refusal.to_string())
+        };
+        assert_eq!(of("FlowMatchHeunDiscreteScheduler", &flow).unwrap(), "FlowMatchHeunDiscreteScheduler");
+        let refused = of("EulerDiscreteScheduler", &flow).unwrap_err();
+        assert!(refused.contains("FlowMatchEulerDiscreteScheduler") && !refused.contains("DDIMScheduler"), "{refused}");
+        let refused = of("FlowMatchEulerDiscreteScheduler", &demo()).unwrap_err();
+        assert!(refused.contains("DDIMScheduler"), "{refused}");
+        let unread = Model { own_sampler: None, ..flow };
+        assert_eq!(normalise(request(), &unread, None, || 7).unwrap().sampler.as_deref(), Some("FlowMatchEulerDiscreteScheduler"));
     }
 
     #[test]

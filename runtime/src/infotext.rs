@@ -14,7 +14,7 @@ pub const KEY: &str = "parameters";
 /// Digits of a model's digest that name it.
 const MODEL_HASH_DIGITS: usize = 10;
 /// The names by which those tools know diffusers' schedulers.
-const SAMPLERS: [(&str, &str); 16] = [
+const SAMPLERS: [(&str, &str); 18] = [
     ("DDIMScheduler", "DDIM"),
     ("DDPMScheduler", "DDPM"),
     ("DEISMultistepScheduler", "DEIS"),
@@ -22,6 +22,8 @@ const SAMPLERS: [(&str, &str); 16] = [
     ("DPMSolverSinglestepScheduler", "DPM++ 2S"),
     ("EulerAncestralDiscreteScheduler", "Euler a"),
     ("EulerDiscreteScheduler", "Euler"),
+    ("FlowMatchEulerDiscreteScheduler", "Euler"),
+    ("FlowMatchHeunDiscreteScheduler", "Heun"),
     ("HeunDiscreteScheduler", "Heun"),
     ("IPNDMScheduler", "IPNDM"),
     ("KDPM2AncestralDiscreteScheduler", "DPM2 a"),

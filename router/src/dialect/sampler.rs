@@ -17,7 +17,7 @@ const fn class(name: &'static str, takes_karras: bool, takes_algorithm: bool) ->
 }
 
 /// Every class that the dialects name. `use_karras_sigmas` and `algorithm_type` are keys of some classes' configs in diffusers only.
-const CLASSES: [Class; 19] = [
+const CLASSES: [Class; 21] = [
     class("DDIMScheduler", false, false),
     class("EulerDiscreteScheduler", true, false),
     class("EulerAncestralDiscreteScheduler", false, false),
@@ -37,6 +37,8 @@ const CLASSES: [Class; 19] = [
     class("ScoreSdeVeScheduler", false, false),
     class("LCMScheduler", false, false),
     class("TCDScheduler", false, false),
+    class("FlowMatchEulerDiscreteScheduler", true, false),
+    class("FlowMatchHeunDiscreteScheduler", false, false),
 ];
 
 /// A1111's names, folded: (name, class, algorithm).

@@ -93,9 +93,20 @@ pub trait ModelSpec: Send + Sync + std::fmt::Debug {
         false
     }
 
+    /// Whether the denoiser was trained by flow matching, for which there are samplers of its own. Its pipelines also count otherwise which
+    /// steps a picture's strength leaves: a step that is begun is run.
+    fn is_flow(&self) -> bool {
+        false
+    }
+
+    /// The longest side of an image that the denoiser knows positions for, in pixels, if there is one.
+    fn max_side_pixels(&self) -> Option<usize> {
+        None
+    }
+
     /// What a sampler is told of an image with latents of `[height, width]`.
     fn schedule_request(&self, steps: usize, [height, width]: [usize; 2]) -> ScheduleRequest {
-        ScheduleRequest { steps, image_tokens: height * width }
+        ScheduleRequest { steps, image_tokens: height * width, even_sigmas: false }
     }
 
     /// The precision of a part in a model that is computed in `compute`.

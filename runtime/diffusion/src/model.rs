@@ -130,8 +130,9 @@ impl ModelFolder {
         let spec: Arc<dyn ModelSpec> = Arc::from(family::open(folder)?);
         let scheduler = open_scheduler(folder, &model_index)?;
         match sampler::from_config(&scheduler, None, &Map::new()) {
+            Ok(own) => sampler::check_kind(own.name(), spec.is_flow())?,
             // Requests may name one that is served; only those that don't are refused.
-            Ok(_) | Err(SamplerError::UnknownSampler { .. }) => {}
+            Err(SamplerError::UnknownSampler { .. }) => {}
             Err(error) => return Err(error.into()),
         }
         let open =
@@ -286,7 +287,7 @@ impl Model {
     pub fn limits(&self) -> Limits {
         Limits {
             size_multiple: self.spec.size_multiple(),
-            max_side_pixels: MAX_SIDE_PIXELS,
+            max_side_pixels: self.spec.max_side_pixels().map_or(MAX_SIDE_PIXELS, |side| side.min(MAX_SIDE_PIXELS)),
             max_samples: MAX_SAMPLES,
             max_steps: sampler::MAX_STEPS,
             max_clip_skip: self.conditioner.max_clip_skip(),

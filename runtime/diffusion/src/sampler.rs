@@ -10,9 +10,9 @@
 //! numbers into which the prediction type is folded. Progress belongs to the request ([`SamplerState`]), never to the sampler.
 //! Names, options and arithmetic follow the schedulers of diffusers. This module knows no model and no request.
 //!
-//! Three families, by what the latents are: `x₀ + σ·ε` ([`sigma_levels`]: Euler, Heun, KDPM2, LMS), `α·x₀ + σ·ε` solved in the
+//! Four families, by what the latents are: `x₀ + σ·ε` ([`sigma_levels`]: Euler, Heun, KDPM2, LMS), `α·x₀ + σ·ε` solved in the
 //! logarithm of the signal-to-noise ratio ([`log_snr`]: DPM-Solver, DEIS, UniPC), and the same read from the training's table of ᾱ
-//! ([`alpha_table`]: DDIM, DDPM, PNDM, LCM, TCD).
+//! ([`alpha_table`]: DDIM, DDPM, PNDM, LCM, TCD); and for networks that were trained otherwise `(1 − σ)·x₀ + σ·ε` ([`flow`]).
 
 mod alpha_table;
 mod beta_distribution;
@@ -27,6 +27,9 @@ mod dpm_singlestep;
 mod dpm_solver;
 mod euler;
 mod euler_ancestral;
+mod flow;
+mod flow_euler;
+mod flow_heun;
 mod heun;
 mod ipndm;
 mod kdpm2;
@@ -51,9 +54,14 @@ use candle_core::Tensor;
 pub use noise::{NoiseError, NoiseStream, gaussian};
 pub use prediction::Prediction;
 pub use schedule::Schedule;
-pub use select::{SAMPLER_NAMES, from_config, option_names, takes_eta, training_timesteps};
+pub use select::{SAMPLER_NAMES, check_kind, from_config, is_flow, option_names, takes_eta, training_timesteps};
 
 use crate::json::ConfigError;
+use select::names_of_kind;
+
+fn kind(is_flow: bool) -> &'static str {
+    if is_flow { "a model of flow matching" } else { "a model that predicts noise or velocity" }
+}
 
 /// How many earlier tensors a sampler may keep.
 pub const MAX_HISTORY: usize = 5;
@@ -95,6 +103,9 @@ pub struct ScheduleRequest {
     pub steps: usize,
     /// Tokens that the denoiser makes of one image: some samplers leave more noise in large images.
     pub image_tokens: usize,
+    /// Whether the noise levels lie evenly from 1 to 1/steps before a sampler of flow matching shifts them, as Flux's pipeline wants them,
+    /// instead of between the largest and the smallest of the training.
+    pub even_sigmas: bool,
 }
 
 /// `signal · x₀ + noise · ε`.
@@ -178,6 +189,14 @@ pub enum SamplerError {
         name: &'static str,
         /// Why it is left out.
         reason: &'static str,
+    },
+    /// A sampler of the other kind: what the network predicts means something else to it.
+    #[error("sampler `{name}` is for {}, and this model is {}; choose one of {}", kind(!model_is_flow), kind(*model_is_flow), names_of_kind(*model_is_flow))]
+    OtherKind {
+        /// What was asked for.
+        name: String,
+        /// Whether the model was trained by flow matching.
+        model_is_flow: bool,
     },
     /// The configuration names no sampler and the request neither.
     #[error("no sampler is named; choose one of {}", SAMPLER_NAMES.join(", "))]

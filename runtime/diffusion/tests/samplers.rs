@@ -10,7 +10,14 @@ use serde_json::{Map, Value, json};
 
 /// Of an image of 64 tokens, which none of these samplers asks about.
 fn of_steps(steps: usize) -> ScheduleRequest {
-    ScheduleRequest { steps, image_tokens: 64 }
+    ScheduleRequest { steps, image_tokens: 64, even_sigmas: false }
+}
+
+/// What only samplers of flow matching are told.
+#[derive(Clone, Copy, Deserialize)]
+struct Asked {
+    image_tokens: usize,
+    even_sigmas: bool,
 }
 
 #[derive(Deserialize)]
@@ -18,6 +25,8 @@ struct Case {
     class: String,
     config: Value,
     eta: f64,
+    #[serde(default)]
+    asked: Option<Asked>,
     runs: Vec<Run>,
 }
 
@@ -98,9 +107,19 @@ fn config(value: Value) -> Config {
 
 #[test]
 fn schedules_and_updates_equal_those_of_the_reference() {
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/samplers/reference.json");
+    assert_equal_to_the_reference("reference.json");
+}
+
+/// `samplers/make_flow_reference.py`.
+#[test]
+fn schedules_and_updates_of_flow_matching_equal_those_of_the_reference() {
+    assert_equal_to_the_reference("flow_reference.json");
+}
+
+fn assert_equal_to_the_reference(name: &str) {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/samplers").join(name);
     let cases: Vec<Case> = serde_json::from_str(&std::fs::read_to_string(file).unwrap()).unwrap();
-    assert!(cases.len() > 50);
+    assert!(cases.len() > 40);
     for case in cases {
         let options = Map::from_iter([("eta".to_owned(), json!(case.eta))]);
         let sampler = from_config(&config(case.config.clone()), Some(&case.class), &options).unwrap();
@@ -111,14 +130,19 @@ fn schedules_and_updates_equal_those_of_the_reference() {
         // timesteps: few digits are left, and where a step spans nearly the whole noise hardly any.
         let subtracts_squares = case.class == "KDPM2AncestralDiscreteScheduler";
         let tolerance = if is_rescaled { 1e-5 } else { 1e-6 };
+        // And this option takes nearly equal numbers from each other in f32.
+        let is_stretched = !case.config["shift_terminal"].is_null();
         for run in case.runs {
             let (sigma_tolerance, way_tolerance, timestep_slack) = match run.steps {
                 ..4 if subtracts_squares => (2e-2, 1e-3, 2e-2),
                 _ if subtracts_squares => (1e-4, 1e-5, 1e-4),
+                _ if is_stretched => (1e-5, 3e-6, 1e-4),
                 _ => (tolerance, 3e-6, 0.0),
             };
             let what = format!("{} {} {} steps", case.class, case.config, run.steps);
-            let schedule = sampler.schedule(of_steps(run.steps)).unwrap();
+            let asked =
+                case.asked.map(|Asked { image_tokens, even_sigmas }| ScheduleRequest { steps: run.steps, image_tokens, even_sigmas });
+            let schedule = sampler.schedule(asked.unwrap_or(of_steps(run.steps))).unwrap();
             run.timesteps.assert_close(&widened(&schedule.timesteps), 1e-6, timestep_slack, &format!("{what} timesteps"));
             if run.sigmas.0 > 0 {
                 run.sigmas.assert_close(&widened(&schedule.sigmas), sigma_tolerance, 0.0, &format!("{what} sigmas"));
@@ -206,6 +230,11 @@ fn known_keys_with_unserved_values_are_refused_by_name() {
         ("DPMSolverMultistepScheduler", "thresholding", json!(true)),
         ("DPMSolverMultistepScheduler", "algorithm_type", json!("euler")),
         ("UniPCMultistepScheduler", "solver_order", json!(9)),
+        ("FlowMatchEulerDiscreteScheduler", "shift", json!(0.0)),
+        ("FlowMatchEulerDiscreteScheduler", "shift", json!("NaN")),
+        ("FlowMatchEulerDiscreteScheduler", "shift_terminal", json!(1.0)),
+        ("FlowMatchEulerDiscreteScheduler", "invert_sigmas", json!(true)),
+        ("FlowMatchHeunDiscreteScheduler", "num_train_timesteps", json!(1_000_000_000)),
     ] {
         let options = Map::from_iter([(key.to_owned(), value)]);
         let made = from_config(&config(json!({"clip_sample": false})), Some(class), &options);
@@ -243,4 +272,41 @@ fn impossible_schedules_are_errors_and_possible_ones_are_finite() {
     let zero_snr = json!({"rescale_betas_zero_snr": true, "timestep_spacing": "trailing", "clip_sample": false});
     let refused = make("DDIMScheduler", zero_snr).schedule(of_steps(10));
     assert!(matches!(refused, Err(SamplerError::Contradiction { .. })), "{refused:?}");
+}
+
+#[test]
+fn schedules_of_flow_matching_that_mean_nothing_are_refused() {
+    let make = |options: Value| {
+        let name = Some("FlowMatchEulerDiscreteScheduler");
+        from_config(&config(json!({})), name, options.as_object().unwrap()).unwrap()
+    };
+    let asked = |steps, image_tokens| ScheduleRequest { steps, image_tokens, even_sigmas: true };
+    // One step cannot be stretched; a linear shift can be negative, and stretching can lead below 0.
+    for (options, asked) in [
+        (json!({"shift_terminal": 0.1}), asked(1, 1024)),
+        (json!({"use_dynamic_shifting": true, "time_shift_type": "linear", "base_shift": -5.0}), asked(5, 16)),
+        (json!({"use_dynamic_shifting": true, "base_shift": -100.0, "max_shift": 100.0}), asked(5, 1_000_000_000)),
+    ] {
+        let refused = make(options.clone()).schedule(asked);
+        match refused {
+            Err(SamplerError::Contradiction { .. }) => {}
+            Ok(schedule) => assert!(schedule.sigmas.iter().all(|sigma| (0.0..=1.0).contains(sigma)), "{options}"),
+            Err(error) => panic!("{options}: {error}"),
+        }
+    }
+    assert!(make(json!({"shift_terminal": 0.1})).schedule(asked(1, 1024)).is_err());
+    let heun = from_config(&config(json!({})), Some("FlowMatchHeunDiscreteScheduler"), &Map::new()).unwrap();
+    let message = heun.schedule(asked(5, 64)).unwrap_err().to_string();
+    assert!(message.contains("FlowMatchEulerDiscreteScheduler"), "{message}");
+}
+
+#[test]
+fn samplers_of_one_kind_of_model_are_refused_by_the_other() {
+    use diffusion::sampler::{check_kind, is_flow};
+    for name in SAMPLER_NAMES {
+        assert!(check_kind(name, is_flow(name)).is_ok());
+        let message = check_kind(name, !is_flow(name)).unwrap_err().to_string();
+        let other = if is_flow(name) { "EulerDiscreteScheduler" } else { "FlowMatchEulerDiscreteScheduler" };
+        assert!(message.contains(name) && message.contains(other), "{message}");
+    }
 }

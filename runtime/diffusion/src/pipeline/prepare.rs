@@ -31,7 +31,7 @@ pub fn prepare(model: &Arc<Model>, request: &Request, injected: &InjectedTensors
     let schedule = sampler.schedule(spec.schedule_request(request.num_inference_steps, [height, width]));
     let schedule = schedule.map_err(InvalidRequest::Sampler)?;
     let training = sampler::training_timesteps(model.scheduler(), &request.sampler_options).map_err(InvalidRequest::Sampler)?;
-    let window = Window::of(request, sampler.as_ref(), &schedule, training)?;
+    let window = Window::of(request, spec.is_flow(), sampler.as_ref(), &schedule, training)?;
     let guidance = guidance(model, request);
     let adapters = bind(model, request)?;
     let exec = model.exec().with_adapters(AdapterRows::every(&adapters));
@@ -76,6 +76,7 @@ fn guidance(model: &Model, request: &Request) -> Guidance {
 
 fn choose_sampler(model: &Model, request: &Request) -> Result<Arc<dyn Sampler>, InvalidRequest> {
     let name = request.sampler.as_deref();
+    sampler::check_kind(name.unwrap_or(model.default_sampler()), model.spec().is_flow())?;
     let mut options: Map<String, Value> = request.sampler_options.clone();
     if request.eta > 0.0 && sampler::takes_eta(name.unwrap_or(model.default_sampler())) {
         options.insert("eta".to_owned(), request.eta.into());

@@ -146,10 +146,15 @@ impl Start {
         }
     }
 
-    /// The evaluation that comes first, as diffusers' `get_timesteps`; `per_step` of them make one of the `steps`.
-    pub(super) fn first_evaluation(&self, steps: usize, per_step: usize) -> Result<usize, InvalidRequest> {
+    /// The evaluation that comes first, as diffusers' `get_timesteps`; `per_step` of them make one of the `steps`. Where strength leaves a part
+    /// of a step, pipelines of flow matching run that step, the others do not.
+    pub(super) fn first_evaluation(&self, steps: usize, per_step: usize, is_flow: bool) -> Result<usize, InvalidRequest> {
         let Some(strength) = self.strength() else { return Ok(0) };
         // A cast from f64 rounds towards zero, as Python's int().
+        if is_flow {
+            let skipped = (steps as f64 - (steps as f64 * strength).min(steps as f64)) as usize;
+            return Ok(skipped.min(steps.saturating_sub(1)) * per_step);
+        }
         let kept = |steps: usize| ((steps as f64 * strength) as usize).min(steps);
         match kept(steps) {
             0 => {
@@ -187,19 +192,29 @@ mod tests {
     fn strength_decides_how_many_steps_are_left_out() {
         // 10 · 0.29 is 2.9 and 100 · 0.29 is 28.999999999999996, of which Python's int() keeps 2 and 28.
         for (steps, strength, first) in [(10, 1.0, 0), (10, 0.5, 5), (10, 0.29, 8), (100, 0.29, 72), (1, 1.0, 0)] {
-            assert_eq!(image(strength).first_evaluation(steps, 1).unwrap(), first);
-            assert_eq!(image(strength).first_evaluation(steps, 2).unwrap(), 2 * first);
+            assert_eq!(image(strength).first_evaluation(steps, 1, false).unwrap(), first);
+            assert_eq!(image(strength).first_evaluation(steps, 2, false).unwrap(), 2 * first);
         }
-        assert_eq!(Start::Noise.first_evaluation(10, 1).unwrap(), 0);
+        assert_eq!(Start::Noise.first_evaluation(10, 1, false).unwrap(), 0);
+    }
+
+    #[test]
+    fn models_of_flow_matching_run_a_step_that_strength_leaves_a_part_of() {
+        for (steps, strength, first) in
+            [(10, 1.0, 0), (10, 0.5, 5), (10, 0.29, 7), (10, 0.01, 9), (10, 1e-300, 9), (1, 0.1, 0), (28, 0.6, 11)]
+        {
+            assert_eq!(image(strength).first_evaluation(steps, 1, true).unwrap(), first);
+            assert_eq!(image(strength).first_evaluation(steps, 2, true).unwrap(), 2 * first);
+        }
     }
 
     #[test]
     fn strength_too_low_for_any_step_says_how_many_steps_it_takes() {
         for (strength, least) in [(0.1, "10 steps"), (0.3, "4 steps"), (0.001, "1000 steps")] {
-            let refused = image(strength).first_evaluation(3, 1).unwrap_err().to_string();
+            let refused = image(strength).first_evaluation(3, 1, false).unwrap_err().to_string();
             assert!(refused.contains(least), "{refused}");
         }
-        assert!(image(1e-300).first_evaluation(1000, 1).is_err());
+        assert!(image(1e-300).first_evaluation(1000, 1, false).is_err());
     }
 
     #[test]

@@ -16,11 +16,17 @@ impl Window {
     ///
     /// # Errors
     /// [`InvalidRequest`] if no evaluation is left, or a share is none.
-    pub(super) fn of(request: &Request, sampler: &dyn Sampler, schedule: &Schedule, training: usize) -> Result<Self, InvalidRequest> {
+    pub(super) fn of(
+        request: &Request,
+        is_flow: bool,
+        sampler: &dyn Sampler,
+        schedule: &Schedule,
+        training: usize,
+    ) -> Result<Self, InvalidRequest> {
         let per_step = sampler.evaluations_per_step();
         let first = match request.denoising_start {
             Some(share) => entered_at(schedule, cutoff("denoising_start", share, training)?, per_step),
-            None => request.start.first_evaluation(request.num_inference_steps, per_step)?,
+            None => request.start.first_evaluation(request.num_inference_steps, per_step, is_flow)?,
         };
         let end = match request.denoising_end {
             Some(share) => {

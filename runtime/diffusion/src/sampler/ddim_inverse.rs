@@ -17,6 +17,7 @@ pub(super) const CLASS: Class = Class {
     name: NAME,
     options: &[TRAINING_KEYS, SPACING_KEYS, ZERO_SNR_KEYS, &["set_alpha_to_one"], CLIPPING_KEYS],
     takes_eta: false,
+    is_flow: false,
     make: |config| Ok(Arc::new(DdimInverse::new(config)?)),
 };
 

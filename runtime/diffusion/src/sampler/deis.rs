@@ -28,6 +28,7 @@ pub(super) const CLASS: Class = Class {
         FLOW_KEYS,
     ],
     takes_eta: false,
+    is_flow: false,
     make: |config| Ok(Arc::new(Deis::new(config)?)),
 };
 

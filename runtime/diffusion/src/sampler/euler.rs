@@ -24,6 +24,7 @@ pub(super) const CLASS: Class = Class {
         &["interpolation_type", "sigma_min", "sigma_max", "timestep_type", "final_sigmas_type"],
     ],
     takes_eta: false,
+    is_flow: false,
     make: |config| Ok(Arc::new(Euler::new(config)?)),
 };
 

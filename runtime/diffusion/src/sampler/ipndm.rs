@@ -16,6 +16,7 @@ pub(super) const CLASS: Class = Class {
     name: NAME,
     options: &[&["num_train_timesteps", "trained_betas"]],
     takes_eta: false,
+    is_flow: false,
     make: |config| Ok(Arc::new(Ipndm { trained_betas: read_trained_betas(config)? })),
 };
 

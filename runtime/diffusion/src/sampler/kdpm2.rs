@@ -16,8 +16,13 @@ const NAME: &str = "KDPM2DiscreteScheduler";
 
 pub(super) const OPTIONS: &[&[&str]] = &[TRAINING_KEYS, SPACING_KEYS, CURVE_KEYS];
 
-pub(super) const CLASS: Class =
-    Class { name: NAME, options: OPTIONS, takes_eta: false, make: |config| Ok(Arc::new(Kdpm2 { options: read_options(NAME, config)? })) };
+pub(super) const CLASS: Class = Class {
+    name: NAME,
+    options: OPTIONS,
+    takes_eta: false,
+    is_flow: false,
+    make: |config| Ok(Arc::new(Kdpm2 { options: read_options(NAME, config)? })),
+};
 
 #[derive(Debug)]
 struct Kdpm2 {

@@ -16,6 +16,7 @@ pub(super) const CLASS: Class = Class {
     name: NAME,
     options: OPTIONS,
     takes_eta: false,
+    is_flow: false,
     make: |config| Ok(Arc::new(Kdpm2Ancestral { options: read_options(NAME, config)? })),
 };
 

@@ -24,6 +24,7 @@ pub(super) const CLASS: Class = Class {
         THRESHOLDING_KEYS,
     ],
     takes_eta: false,
+    is_flow: false,
     make: |config| Ok(Arc::new(Lcm::new(config)?)),
 };
 

@@ -18,6 +18,7 @@ pub(super) const CLASS: Class = Class {
     name: NAME,
     options: &[TRAINING_KEYS, SPACING_KEYS, CURVE_KEYS],
     takes_eta: false,
+    is_flow: false,
     make: |config| Ok(Arc::new(Lms::new(config)?)),
 };
 

@@ -17,6 +17,7 @@ pub(super) const CLASS: Class = Class {
     name: NAME,
     options: &[TRAINING_KEYS, SPACING_KEYS, &["skip_prk_steps", "set_alpha_to_one"]],
     takes_eta: false,
+    is_flow: false,
     make: |config| Ok(Arc::new(Pndm::new(config)?)),
 };
 

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 
 use super::{
-    Sampler, SamplerError, ddim, ddim_inverse, ddpm, deis, dpm_multistep, dpm_singlestep, euler, euler_ancestral, heun, ipndm, kdpm2,
-    kdpm2_ancestral, lcm, lms, pndm, tcd, unipc,
+    Sampler, SamplerError, ddim, ddim_inverse, ddpm, deis, dpm_multistep, dpm_singlestep, euler, euler_ancestral, flow_euler, flow_heun,
+    heun, ipndm, kdpm2, kdpm2_ancestral, lcm, lms, pndm, tcd, unipc,
 };
 use crate::json::Config;
 
@@ -17,10 +17,12 @@ pub(super) struct Class {
     pub(super) options: &'static [&'static [&'static str]],
     /// Whether the reference's pipelines hand it their `eta`.
     pub(super) takes_eta: bool,
+    /// Whether it is for networks trained by flow matching.
+    pub(super) is_flow: bool,
     pub(super) make: fn(&Config) -> Result<Arc<dyn Sampler>, SamplerError>,
 }
 
-const CLASSES: [Class; 17] = [
+const CLASSES: [Class; 19] = [
     ddim::CLASS,
     ddpm::CLASS,
     pndm::CLASS,
@@ -38,6 +40,8 @@ const CLASSES: [Class; 17] = [
     lcm::CLASS,
     tcd::CLASS,
     ddim_inverse::CLASS,
+    flow_euler::CLASS,
+    flow_heun::CLASS,
 ];
 
 /// The reference's default in every class.
@@ -91,6 +95,28 @@ pub fn option_names(name: &str) -> Vec<&'static str> {
 /// Whether the sampler called `name` heeds `eta`. The reference's pipelines take it with any sampler.
 pub fn takes_eta(name: &str) -> bool {
     class(name).is_ok_and(|class| class.takes_eta)
+}
+
+/// Whether the sampler called `name` is for networks trained by flow matching; `false` for one that is not served.
+pub fn is_flow(name: &str) -> bool {
+    class(name).is_ok_and(|class| class.is_flow)
+}
+
+/// Refuses a sampler that is not for models of this kind. Names that are not served pass: another check refuses them.
+///
+/// # Errors
+/// [`SamplerError::OtherKind`].
+pub fn check_kind(name: &str, model_is_flow: bool) -> Result<(), SamplerError> {
+    match class(name) {
+        Ok(class) if class.is_flow != model_is_flow => Err(SamplerError::OtherKind { name: name.to_owned(), model_is_flow }),
+        _ => Ok(()),
+    }
+}
+
+/// The names of all samplers for models of a kind.
+pub(super) fn names_of_kind(is_flow: bool) -> String {
+    let names: Vec<_> = CLASSES.iter().filter(|class| class.is_flow == is_flow).map(|class| class.name).collect();
+    names.join(", ")
 }
 
 /// How many timesteps the training had, as `config` with a request's `options` says: what shares of a schedule are counted in.

@@ -25,6 +25,7 @@ pub(super) const CLASS: Class = Class {
         THRESHOLDING_KEYS,
     ],
     takes_eta: true,
+    is_flow: false,
     make: |config| Ok(Arc::new(Tcd::new(config)?)),
 };
 
