@@ -6,6 +6,8 @@ import pathlib
 import pytest
 import torch
 
+import flow_pipelines
+import flow_reference
 import make_pipelines
 import reference
 
@@ -43,6 +45,28 @@ def pipelines(folders):
     def get(name):
         if name not in loaded:
             loaded[name] = reference.load(folders[name])
+        return loaded[name]
+
+    return get
+
+
+@pytest.fixture(scope="session")
+def flow_folders(tmp_path_factory):
+    """The folders of the pipelines of flow matching, by name."""
+    torch.set_num_threads(TORCH_THREADS)
+    made = tmp_path_factory.mktemp("flow")
+    flow_pipelines.make(made)
+    return {name: made / name for name in flow_pipelines.NAMES}
+
+
+@pytest.fixture(scope="session")
+def flow_pipelines_of(flow_folders):
+    """diffusers' pipeline of flow matching by name, each loaded once."""
+    loaded = {}
+
+    def get(name):
+        if name not in loaded:
+            loaded[name] = flow_reference.load(flow_folders[name])
         return loaded[name]
 
     return get

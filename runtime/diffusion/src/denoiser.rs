@@ -3,12 +3,23 @@
 //! The unit of work is a row: one prediction for one image. Rows of any requests whose [`BatchKey`] is equal run in one call; timestep,
 //! prompt and everything else that is not a shape may differ between them. This module knows no sampler, guidance or request.
 
+mod flux;
+mod flux_blocks;
+mod flux_config;
+mod joint_blocks;
+mod mmdit;
+mod mmdit_config;
+mod time_text;
 mod unet;
 mod unet_blocks;
 mod unet_config;
 
 use candle_core::{Result, Tensor};
 
+pub use flux::Flux;
+pub use flux_config::FluxConfig;
+pub use mmdit::Mmdit;
+pub use mmdit_config::MmditConfig;
 pub use unet::UNet;
 pub use unet_config::UNetConfig;
 

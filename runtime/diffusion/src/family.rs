@@ -9,6 +9,8 @@
 
 mod adapter;
 mod declared;
+mod flux;
+mod sd3;
 mod single_clip;
 mod stable_diffusion;
 
@@ -197,7 +199,8 @@ pub fn of_embedding_tensors<'a>(names: impl Iterator<Item = &'a str>) -> Option<
 }
 
 /// All families. The order must not matter.
-pub static FAMILIES: &[&dyn Family] = &[&stable_diffusion::SD15];
+pub static FAMILIES: &[&dyn Family] =
+    &[&stable_diffusion::SD15, &sd3::SD3, &sd3::SD35_MEDIUM, &sd3::SD35_LARGE, &flux::DEV, &flux::SCHNELL];
 
 /// Finds the family of a folder by its `model_index.json` and, where several families share a pipeline, the parts' configurations.
 ///

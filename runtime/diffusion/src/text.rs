@@ -23,6 +23,7 @@ mod clip_config;
 mod emphasis;
 mod t5;
 mod t5_config;
+mod t5_prompt;
 mod textual_inversion;
 mod weighted;
 
@@ -31,6 +32,7 @@ pub use clip::{ClipStates, ClipTextEncoder, Pooling, StatesFrom};
 pub use clip_config::{ClipTextConfig, EndToken};
 pub use t5::T5Encoder;
 pub use t5_config::T5Config;
+pub use t5_prompt::T5PromptEncoder;
 pub use textual_inversion::{
     Embedding, EmbeddingError, EmbeddingFileError, EncoderWords, MAX_EMBEDDING_NAME_BYTES, MAX_EMBEDDING_VECTORS, MAX_EMBEDDINGS,
     NamedEmbedding, RequestWords,
@@ -73,6 +75,14 @@ pub enum PromptError {
     /// Its brackets cannot be read.
     #[error(transparent)]
     Syntax(#[from] PromptSyntaxError),
+    /// A number of tokens that cannot be.
+    #[error("max_sequence_length is {value}; it must be between 1 and {limit}")]
+    SequenceLength {
+        /// What was asked for.
+        value: usize,
+        /// The most.
+        limit: usize,
+    },
     /// It is too long.
     #[error("the prompt is longer than {MAX_CHUNKS} chunks of {room} tokens; shorten it")]
     TooManyChunks {
@@ -131,6 +141,36 @@ impl PromptEncoder {
         clip_skip: usize,
         exec: &Exec,
     ) -> Result<ClipStates, EncodeError> {
+        self.encode_chunks(field, prompt, syntax, words, clip_skip, MAX_CHUNKS, exec)
+    }
+
+    /// The same of the first row alone, [1, 77, D], also in the weighted syntax: for networks whose text has a fixed number of tokens.
+    ///
+    /// # Errors
+    /// When the prompt is not acceptable or the encoder fails.
+    pub fn encode_first(
+        &self,
+        field: &'static str,
+        prompt: &str,
+        syntax: PromptSyntax,
+        words: &EncoderWords,
+        clip_skip: usize,
+        exec: &Exec,
+    ) -> Result<ClipStates, EncodeError> {
+        self.encode_chunks(field, prompt, syntax, words, clip_skip, 1, exec)
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "those of the public forms, and how much of the prompt is encoded")]
+    fn encode_chunks(
+        &self,
+        field: &'static str,
+        prompt: &str,
+        syntax: PromptSyntax,
+        words: &EncoderWords,
+        clip_skip: usize,
+        chunks: usize,
+        exec: &Exec,
+    ) -> Result<ClipStates, EncodeError> {
         let refused = |source| EncodeError::Prompt { field, source };
         let row = |ids: &[u32]| self.encoder.forward(ids, words.vectors(), self.from, clip_skip, exec);
         match syntax {
@@ -140,7 +180,7 @@ impl PromptEncoder {
             }
             PromptSyntax::Weighted => {
                 let (mut rows, mut pooled) = (Vec::new(), None);
-                for chunk in self.chunks(prompt, words.extra()).map_err(refused)? {
+                for chunk in self.chunks(prompt, words.extra()).map_err(refused)?.iter().take(chunks) {
                     let states = row(&chunk.ids)?;
                     rows.push(emphasised(&states.tokens, &chunk.weights)?);
                     pooled = pooled.or(states.pooled);

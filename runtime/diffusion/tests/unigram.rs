@@ -71,7 +71,7 @@ fn files_that_describe_another_tokenizer_are_refused_by_key() {
         file["pre_tokenizer"] = json!({"type": "Split", "pattern": {"Regex": "(a*)*$"}, "behavior": "Isolated", "invert": false})
     });
     refused("added_tokens", &|file| file["added_tokens"][0]["id"] = json!(-1));
-    refused("unk_id", &|file| file["model"]["unk_id"] = json!(1_000_000));
+    refused("UnkId", &|file| file["model"]["unk_id"] = json!(1_000_000));
     let nothing = tempfile::tempdir().unwrap();
     std::fs::write(nothing.path().join("spiece.model"), "").unwrap();
     let message = UnigramTokenizer::open(nothing.path()).unwrap_err().to_string();

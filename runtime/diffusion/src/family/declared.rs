@@ -3,13 +3,14 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use candle_core::DType;
 use serde_json::Value;
 
 use super::{Part, SpecError};
 use crate::denoiser::UNetConfig;
 use crate::json::{Config, ConfigError};
-use crate::text::ClipTextConfig;
-use crate::tokenizer::Tokenizer;
+use crate::text::{ClipTextConfig, EncodeError, PromptError, T5Config};
+use crate::tokenizer::{Tokenizer, UnigramTokenizer};
 use crate::vae::VaeConfig;
 
 /// Whether `model_index.json` says that there is no such part: as in the reference, by two nulls or by leaving it out.
@@ -49,6 +50,44 @@ pub(super) fn tokenizer(folder: &Path, name: &'static str, encoder: &ClipTextCon
         return mismatch(format!("it makes {longest} tokens, the text encoder has {positions} positions"));
     }
     Ok(Arc::new(tokenizer))
+}
+
+/// T5's tokenizer. Also checks that the encoder has a row for every token.
+pub(super) fn unigram_tokenizer(folder: &Path, name: &'static str, encoder: &T5Config) -> Result<Arc<UnigramTokenizer>, SpecError> {
+    let tokenizer = UnigramTokenizer::open(&folder.join(name)).map_err(|source| SpecError::Tokenizer { folder: name, source })?;
+    if tokenizer.max_id() as usize >= encoder.vocabulary {
+        let (largest, rows) = (tokenizer.max_id(), encoder.vocabulary);
+        let reason = format!("its largest id is {largest}, the text encoder has {rows} embeddings");
+        return Err(SpecError::TokenizerMismatch { folder: name, reason });
+    }
+    Ok(Arc::new(tokenizer))
+}
+
+/// Checks that the number under `key` is what another part says.
+///
+/// # Errors
+/// Naming file, key and what it should be.
+pub(super) fn is_that(file: &Config, key: &str, found: usize, expected: usize, of: &str) -> Result<(), ConfigError> {
+    if found == expected { Ok(()) } else { Err(file.unaccepted(key, &format!("{expected}, {of}"))) }
+}
+
+/// The most tokens of T5 that the reference's pipelines take.
+const MAX_SEQUENCE_LENGTH: usize = 512;
+
+/// How many tokens T5 makes of a prompt, padding included.
+pub(super) fn sequence_length(asked: Option<usize>, default: usize) -> Result<usize, EncodeError> {
+    match asked.unwrap_or(default) {
+        length if (1..=MAX_SEQUENCE_LENGTH).contains(&length) => Ok(length),
+        value => {
+            let source = PromptError::SequenceLength { value, limit: MAX_SEQUENCE_LENGTH };
+            Err(EncodeError::Prompt { field: "max_sequence_length", source })
+        }
+    }
+}
+
+/// The precision of a part in a model that is computed in `compute`: T5's inner values are too large for f16.
+pub(super) fn t5_dtype(is_t5: bool, compute: DType) -> DType {
+    if is_t5 && compute == DType::F16 { DType::F32 } else { compute }
 }
 
 /// Checks that a UNet's latents are the autoencoder's: it reads those alone, or for inpainting also a mask and the latents of the picture

@@ -91,12 +91,12 @@ fn picture(width: usize) -> RgbImage {
     RgbImage { width, height: 64, data: (0..width * 64 * 3).map(|at| (at * 89 % 251) as u8).collect() }
 }
 
-fn image(width: usize, strength: f64) -> Start {
+pub(crate) fn image(width: usize, strength: f64) -> Start {
     Start::Image { image: Arc::new(picture(width)), strength }
 }
 
 /// White on the left, black on the right, a ramp between.
-fn inpainting(width: usize, strength: f64) -> Start {
+pub(crate) fn inpainting(width: usize, strength: f64) -> Start {
     let share = |at: usize| 255 - ((at % width).saturating_sub(width / 4) * 8).min(255) as u8;
     let mask = GrayImage { width, height: 64, data: (0..width * 64).map(share).collect() };
     Start::Inpaint { image: Arc::new(picture(width)), mask: Arc::new(mask), strength }
@@ -115,12 +115,12 @@ fn prepare_all(model: &Arc<Model>, adapters: &[Arc<Adapter>]) -> Vec<ImageState>
     images.collect()
 }
 
-fn bits(tensor: &Tensor) -> Vec<u32> {
+pub(crate) fn bits(tensor: &Tensor) -> Vec<u32> {
     tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap().into_iter().map(f32::to_bits).collect()
 }
 
 /// Bits of the latents after each evaluation, run alone.
-fn alone(mut image: ImageState) -> Vec<Vec<u32>> {
+pub(crate) fn alone(mut image: ImageState) -> Vec<Vec<u32>> {
     let mut latents = vec![bits(image.latents())];
     while !image.is_finished() {
         let report = step(&mut [&mut image]);

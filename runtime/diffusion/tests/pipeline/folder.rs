@@ -56,7 +56,7 @@ fn unserved_network_is_refused_by_file_key_and_value() {
         ("unet/config.json", "in_channels", json!(5)),
         ("vae/config.json", "act_fn", json!("relu")),
         ("text_encoder/config.json", "hidden_act", json!("relu")),
-        ("model_index.json", "_class_name", json!("FluxPipeline")),
+        ("model_index.json", "_class_name", json!("KandinskyPipeline")),
     ] {
         let message = refusal(|folder| set(folder, file, key, value));
         assert!(message.contains(file) && message.contains(key), "{message}");

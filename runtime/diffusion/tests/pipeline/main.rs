@@ -3,6 +3,7 @@
 //! - `adapters`: what they do to an image, and which files are refused.
 //! - `batching`: an image's bits do not depend on what shares its calls, and one image's failure is its own.
 //! - `embeddings`: vectors take their word's place, for one request alone, and files that hold none are refused.
+//! - `flow`: models of flow matching, tiny and random: their rows' bits, families and configurations.
 //! - `folder`: what is accepted as a model folder, and what is refused with which words.
 //! - `prompts`: what the two syntaxes have in common, how long prompts are divided, and which are refused.
 //! - `requests`: which requests are refused, and that what they ask for matters.
@@ -11,6 +12,7 @@ mod adapter_files;
 mod adapters;
 mod batching;
 mod embeddings;
+mod flow;
 mod folder;
 mod prompts;
 mod requests;

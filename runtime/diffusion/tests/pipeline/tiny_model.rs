@@ -71,30 +71,8 @@ impl TinyModel {
         ] {
             write(folder, name, &value.to_string());
         }
-        self.write_tokenizer(folder);
-        let spec = family::open(folder).expect("spec");
-        let parts = RandomParts(spec.parts().iter().map(|part| (part.folder, RandomSource::default())).collect());
-        spec.conditioner(&parts).expect("conditioner");
-        spec.denoiser(&parts).expect("denoiser");
-        spec.vae(&parts).expect("vae");
-        for (part, source) in parts.0 {
-            let file = if part.starts_with("text_encoder") { "model" } else { "diffusion_pytorch_model" };
-            source.save(&folder.join(part).join(format!("{file}.safetensors")));
-        }
-    }
-
-    fn write_tokenizer(&self, folder: &Path) {
-        let letters = LETTERS.chars().map(String::from);
-        let tokens = letters.clone().chain(letters.map(|letter| letter + "</w>"));
-        let tokens = tokens.chain(["<|startoftext|>".to_owned(), "<|endoftext|>".to_owned(), COMMA.to_owned()]);
-        let vocabulary: serde_json::Map<String, Value> = tokens.enumerate().map(|(id, token)| (token, id.into())).collect();
-        write(folder, "tokenizer/vocab.json", &Value::Object(vocabulary).to_string());
-        write(folder, "tokenizer/merges.txt", "#version: 0.2\n");
-        let special = json!({
-            "model_max_length": 77, "bos_token": "<|startoftext|>", "eos_token": "<|endoftext|>",
-            "unk_token": "<|endoftext|>", "pad_token": "<|endoftext|>",
-        });
-        write(folder, "tokenizer/tokenizer_config.json", &special.to_string());
+        write_clip_tokenizer(folder, "tokenizer");
+        write_weights(folder);
     }
 
     /// Writes it somewhere and loads it in f32 on the CPU.
@@ -106,7 +84,35 @@ impl TinyModel {
     }
 }
 
-fn write(folder: &Path, name: &str, content: &str) {
+/// Random weights for all that the folder's configurations describe.
+pub(crate) fn write_weights(folder: &Path) {
+    let spec = family::open(folder).expect("spec");
+    let parts = RandomParts(spec.parts().iter().map(|part| (part.folder, RandomSource::default())).collect());
+    spec.conditioner(&parts).expect("conditioner");
+    spec.denoiser(&parts).expect("denoiser");
+    spec.vae(&parts).expect("vae");
+    for (part, source) in parts.0 {
+        let file = if part.starts_with("text_encoder") { "model" } else { "diffusion_pytorch_model" };
+        source.save(&folder.join(part).join(format!("{file}.safetensors")));
+    }
+}
+
+/// Writes the tokenizer of letters into the model's part `name`.
+pub(crate) fn write_clip_tokenizer(folder: &Path, name: &str) {
+    let letters = LETTERS.chars().map(String::from);
+    let tokens = letters.clone().chain(letters.map(|letter| letter + "</w>"));
+    let tokens = tokens.chain(["<|startoftext|>".to_owned(), "<|endoftext|>".to_owned(), COMMA.to_owned()]);
+    let vocabulary: serde_json::Map<String, Value> = tokens.enumerate().map(|(id, token)| (token, id.into())).collect();
+    write(folder, &format!("{name}/vocab.json"), &Value::Object(vocabulary).to_string());
+    write(folder, &format!("{name}/merges.txt"), "#version: 0.2\n");
+    let special = json!({
+        "model_max_length": 77, "bos_token": "<|startoftext|>", "eos_token": "<|endoftext|>",
+        "unk_token": "<|endoftext|>", "pad_token": "<|endoftext|>",
+    });
+    write(folder, &format!("{name}/tokenizer_config.json"), &special.to_string());
+}
+
+pub(crate) fn write(folder: &Path, name: &str, content: &str) {
     let path = folder.join(name);
     std::fs::create_dir_all(path.parent().expect("parent")).expect("folder");
     std::fs::write(path, content).expect("file");

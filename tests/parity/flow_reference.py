@@ -1,0 +1,77 @@
+"""What diffusers makes of a case of flow matching, with every random draw kept."""
+
+import json
+
+import diffusers
+import numpy
+import torch
+from diffusers.models.autoencoders import vae
+from diffusers.pipelines.flux import pipeline_flux, pipeline_flux_img2img
+from diffusers.pipelines.stable_diffusion_3 import pipeline_stable_diffusion_3, pipeline_stable_diffusion_3_img2img
+from diffusers.schedulers import scheduling_flow_match_heun_discrete
+
+import reference
+from flow_cases import FlowCase
+
+reference.DRAWING_MODULES += [
+    vae,
+    pipeline_flux,
+    pipeline_flux_img2img,
+    pipeline_stable_diffusion_3,
+    pipeline_stable_diffusion_3_img2img,
+    scheduling_flow_match_heun_discrete,
+]
+NAMED = {
+    "prompt", "prompt_2", "prompt_3", "negative_prompt", "negative_prompt_2", "negative_prompt_3", "max_sequence_length", "true_cfg_scale",
+    "guidance_scale", "clip_skip", "width", "height", "strength",
+}
+IMAGE_PIPELINES = {"StableDiffusion3Pipeline": "StableDiffusion3Img2ImgPipeline", "FluxPipeline": "FluxImg2ImgPipeline"}
+
+
+def load(folder):
+    """The pipeline of `folder` in f32. Parts that its index says are absent have to be named."""
+    index = json.loads((folder / "model_index.json").read_text())
+    absent = {name: None for name in ["text_encoder_3", "tokenizer_3"] if index.get(name) == [None, None]}
+    pipeline = diffusers.DiffusionPipeline.from_pretrained(
+        folder, torch_dtype=torch.float32, local_files_only=True, low_cpu_mem_usage=False, **absent
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def run(loaded, case: FlowCase, seed: int, image=None) -> reference.Images:
+    """Runs `case`; `image` is what one with a strength begins with."""
+    kind = type(loaded)
+    if case.strength is not None:
+        kind = getattr(diffusers, IMAGE_PIPELINES[kind.__name__])
+    parts = {name: part for name, part in loaded.components.items() if name not in {"image_encoder", "feature_extractor"}}
+    sampler = getattr(diffusers, case.sampler) if case.sampler else type(loaded.scheduler)
+    pipeline = kind(**parts | {"scheduler": sampler.from_config(loaded.scheduler.config, **case.sampler_options)})
+    pipeline.set_progress_bar_config(disable=True)
+    said = {key: value for key, value in case.request().items() if key in NAMED}
+    if image is not None:
+        said["image"] = image
+    steps = []
+
+    def keep(_pipeline, _step, _timestep, tensors):
+        latents = tensors["latents"]
+        if latents.ndim == 3:
+            latents = pipeline._unpack_latents(latents, case.height, case.width, pipeline.vae_scale_factor)
+        steps.append(latents.numpy().copy())
+        return tensors
+
+    with reference.recorded_draws() as drawn, torch.no_grad():
+        images = pipeline(
+            num_images_per_prompt=case.samples,
+            num_inference_steps=case.num_inference_steps,
+            generator=torch.Generator().manual_seed(seed),
+            callback_on_step_end=keep,
+            output_type="np",
+            **said,
+        ).images
+    if image is None:
+        draws = {"latents_init": drawn[0]}
+    else:
+        # A picture's latents are drawn once for all images there, once for each image here.
+        draws = {f"noise.{at}": numpy.repeat(draw, case.samples // draw.shape[0], axis=0) for at, draw in enumerate(drawn)}
+    return reference.Images(draws, numpy.stack(steps), images)
