@@ -26,6 +26,7 @@ mod patch;
 mod rows;
 mod shapes;
 mod training_record;
+mod transformer_names;
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -45,7 +46,7 @@ pub const MAX_ADAPTER_BYTES: u64 = 2 << 30;
 pub const MAX_ADAPTER_TENSORS: usize = 20_000;
 /// The largest rank: beyond it a full difference is smaller.
 pub const MAX_ADAPTER_RANK: usize = 2048;
-/// The most elements of one layer's difference; the largest layer of the families served has below 30 million.
+/// The most elements of one layer's difference; the largest layer of the families served, Flux', has 66 million.
 pub const MAX_PATCH_ELEMENTS: u64 = 1 << 27;
 /// The most adapters that act on one image at once.
 pub const MAX_ADAPTERS: usize = 8;

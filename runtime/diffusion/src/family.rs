@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 
 use candle_core::DType;
 
-pub(crate) use adapter::of_adapter;
+pub(crate) use adapter::{is_of, of_adapter};
 
 use crate::conditioning::Conditioner;
 use crate::denoiser::Denoiser;

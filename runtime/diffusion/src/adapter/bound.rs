@@ -7,6 +7,7 @@ use candle_core::{DType, Result, Tensor};
 
 use super::patch::{Delta, Magnitude, WeightPatch};
 use super::{Adapter, AdapterError, LayerTable, Leaf};
+use crate::family;
 use crate::ops::Form;
 
 /// Below this, a length counts as this: a part of the weight that is zero stays zero.
@@ -57,7 +58,7 @@ impl FittedAdapter {
     /// [`AdapterError`] if one has none or another shape; where the adapter's family is known to be another, both are named.
     pub fn new(adapter: &Adapter, layers: &LayerTable, family: &'static str) -> std::result::Result<Self, AdapterError> {
         let misfit = |error: AdapterError| match adapter.family {
-            Some(made_for) if made_for != family => {
+            Some(made_for) if !family::is_of(family, made_for) => {
                 AdapterError::WrongFamily { adapter: made_for, model: family, reason: error.to_string() }
             }
             _ => error,
@@ -66,17 +67,20 @@ impl FittedAdapter {
         let mut modules: BTreeMap<Arc<str>, &str> = BTreeMap::new();
         for (module, patch) in &adapter.modules {
             let found = layers.find(module).and_then(|path| Some((path, layers.weight(path)?)));
-            let Some((path, weight)) = found else {
-                return Err(misfit(AdapterError::UnknownModule { module: module.clone(), model: family }));
+            let parts = match found {
+                Some((path, weight)) => vec![(path, weight, patch.clone())],
+                None => divided(module, patch, layers, family).map_err(misfit)?,
             };
-            if let Some(first) = modules.insert(Arc::clone(path), module) {
-                return Err(AdapterError::SameLayer { first: first.to_owned(), second: module.clone(), layer: path.to_string() });
+            for (path, weight, patch) in parts {
+                if let Some(first) = modules.insert(Arc::clone(path), module) {
+                    return Err(AdapterError::SameLayer { first: first.to_owned(), second: module.clone(), layer: path.to_string() });
+                }
+                let fitted = FittedPatch::new(&patch, weight.dims())?.map_err(|reason| {
+                    let (module, layer, expected) = (module.clone(), path.to_string(), weight.dims().to_vec());
+                    misfit(AdapterError::LayerShape { module, layer, expected, reason })
+                })?;
+                patches.insert(Arc::clone(path), fitted);
             }
-            let fitted = FittedPatch::new(patch, weight.dims())?.map_err(|reason| {
-                let (module, layer, expected) = (module.clone(), path.to_string(), weight.dims().to_vec());
-                misfit(AdapterError::LayerShape { module, layer, expected, reason })
-            })?;
-            patches.insert(Arc::clone(path), fitted);
         }
         Ok(Self { patches })
     }
@@ -128,6 +132,34 @@ impl FittedAdapter {
         let bias = self.patches.get(path).and_then(|patch| patch.bias.as_ref());
         bias.map(|bias| bias.to_dtype(DType::F32)? * scale).transpose()
     }
+}
+
+/// A layer's path, its weight, and what acts on it.
+type OnLayer<'a> = (&'a Arc<str>, &'a Tensor, WeightPatch);
+
+/// The layers of which `module` is the whole in the original code's spelling, each with its part of `patch`.
+fn divided<'a>(
+    module: &str,
+    patch: &WeightPatch,
+    layers: &'a LayerTable,
+    family: &'static str,
+) -> std::result::Result<Vec<OnLayer<'a>>, AdapterError> {
+    let unknown = || AdapterError::UnknownModule { module: module.to_owned(), model: family };
+    let found = layers.find_fused(module).iter().map(|path| Some((path, layers.weight(path)?))).collect::<Option<Vec<_>>>();
+    let found = found.filter(|found| !found.is_empty()).ok_or_else(unknown)?;
+    let outputs = found.iter().map(|(_, weight)| weight.dims()[0]).sum();
+    let (mut parts, mut first) = (Vec::with_capacity(found.len()), 0);
+    for (path, weight) in &found {
+        let Some(part) = patch.of_outputs(first, weight.dims()[0], outputs)? else {
+            let layer = found.iter().map(|(path, _)| path.as_ref()).collect::<Vec<_>>().join(", ");
+            let expected = [&[outputs], &weight.dims()[1..]].concat();
+            let reason = format!("{} and does not divide by its outputs", describe(&patch.delta));
+            return Err(AdapterError::LayerShape { module: module.to_owned(), layer, expected, reason });
+        };
+        parts.push((*path, *weight, part));
+        first += weight.dims()[0];
+    }
+    Ok(parts)
 }
 
 impl FittedPatch {

@@ -6,14 +6,17 @@ use std::sync::Arc;
 use candle_core::Tensor;
 
 use super::ldm_names::Levels;
+use super::transformer_names::Transformer;
 
 /// Where the text encoder's layers begin.
 const TEXT: &str = "text_model.";
 /// Prefixes of the whole, and then of a part, in names with dots.
 const WHOLE_PREFIXES: [&str; 1] = ["base_model.model."];
-const PART_PREFIXES: [&str; 5] = ["unet.", "text_encoder.", "model.diffusion_model.", "diffusion_model.", "cond_stage_model.transformer."];
+const PART_PREFIXES: [&str; 6] =
+    ["unet.", "transformer.", "text_encoder.", "model.diffusion_model.", "diffusion_model.", "cond_stage_model.transformer."];
 /// Prefixes in names where underscores stand for dots.
 const UNET_PREFIX: &str = "lora_unet_";
+const TRANSFORMER_PREFIX: &str = "lora_transformer_";
 const TEXT_PREFIX: &str = "lora_te_";
 const EITHER_PREFIX: &str = "lycoris_";
 
@@ -22,6 +25,8 @@ const EITHER_PREFIX: &str = "lycoris_";
 pub struct LayerTable {
     weights: BTreeMap<Arc<str>, Tensor>,
     aliases: HashMap<String, Arc<str>>,
+    /// Layers that the original code has one below the other in one, by every name of that one.
+    fused: HashMap<String, Vec<Arc<str>>>,
 }
 
 impl LayerTable {
@@ -35,10 +40,38 @@ impl LayerTable {
             let prefix = if path.starts_with(TEXT) { TEXT_PREFIX } else { UNET_PREFIX };
             for name in levels.name(path).into_iter().chain([path.to_string()]) {
                 add(format!("{prefix}{}", name.replace('.', "_")));
+                add(format!("{TRANSFORMER_PREFIX}{}", name.replace('.', "_")));
                 add(name);
             }
         }
-        Self { weights, aliases }
+        let mut originals: BTreeMap<String, BTreeMap<usize, Arc<str>>> = BTreeMap::new();
+        if let Some(transformer) = Transformer::of(weights.keys().map(AsRef::as_ref)) {
+            for path in weights.keys() {
+                if let Some((name, place)) = transformer.original(path) {
+                    originals.entry(name).or_default().insert(place, Arc::clone(path));
+                }
+            }
+        }
+        let mut fused = HashMap::new();
+        for (name, paths) in originals {
+            let paths: Vec<_> = paths.into_values().collect();
+            for name in [format!("{UNET_PREFIX}{}", name.replace('.', "_")), name] {
+                match paths.as_slice() {
+                    [path] => drop(aliases.entry(name).or_insert_with(|| Arc::clone(path))),
+                    _ => drop(fused.insert(name, paths.clone())),
+                }
+            }
+        }
+        Self { weights, aliases, fused }
+    }
+
+    /// The layers of which a module's name in the original spelling is the whole, in their order; none if it is none such.
+    pub(super) fn find_fused(&self, module: &str) -> &[Arc<str>] {
+        let name = match module.strip_prefix(EITHER_PREFIX) {
+            Some(rest) => format!("{UNET_PREFIX}{rest}"),
+            None => without_first(without_first(module, &WHOLE_PREFIXES), &PART_PREFIXES).to_owned(),
+        };
+        self.fused.get(&name).map_or(&[], Vec::as_slice)
     }
 
     /// The layer's path for a module's name in any spelling.
@@ -102,8 +135,39 @@ mod tests {
         ] {
             assert_eq!(table.find(module).map(AsRef::as_ref), Some(path), "{module}");
         }
+        assert_eq!(table.find_fused("lora_unet_double_blocks_0_img_attn_qkv"), []);
         for module in ["lora_te1_text_model_encoder_layers_0_self_attn_out_proj", "lora_unet_double_blocks_0_img_attn_qkv", ""] {
             assert_eq!(table.find(module), None, "{module}");
         }
+    }
+
+    #[test]
+    fn layer_of_a_transformer_is_found_under_every_name() {
+        let paths = |of: &[&str]| {
+            LayerTable::new(of.iter().map(|path| ((*path).to_owned(), Tensor::zeros((2, 2), DType::F32, &Device::Cpu).unwrap())))
+        };
+        let double = ["attn.to_q", "attn.to_k", "attn.to_v", "ff.net.2"].map(|name| format!("transformer_blocks.3.{name}"));
+        let [query, key, value, narrow] = double.each_ref().map(String::as_str);
+        let flux = paths(&["x_embedder", query, key, value, narrow]);
+        for (module, path) in [
+            ("transformer.transformer_blocks.3.attn.to_q", query),
+            ("base_model.model.transformer_blocks.3.attn.to_q", query),
+            ("lora_transformer_transformer_blocks_3_attn_to_q", query),
+            ("lora_unet_double_blocks_3_img_mlp_2", narrow),
+            ("diffusion_model.double_blocks.3.img_mlp.2", narrow),
+        ] {
+            assert_eq!(flux.find(module).map(AsRef::as_ref), Some(path), "{module}");
+        }
+        let fused = |table: &LayerTable, module: &str| table.find_fused(module).iter().map(ToString::to_string).collect::<Vec<_>>();
+        for module in [
+            "lora_unet_double_blocks_3_img_attn_qkv",
+            "diffusion_model.double_blocks.3.img_attn.qkv",
+            "lycoris_double_blocks_3_img_attn_qkv",
+        ] {
+            assert_eq!(fused(&flux, module), [query, key, value], "{module}");
+        }
+        let sd3 = paths(&["pos_embed.proj", query, key, value]);
+        assert_eq!(fused(&sd3, "lora_unet_joint_blocks_3_x_block_attn_qkv"), [query, key, value]);
+        assert_eq!(sd3.find("lora_unet_x_embedder_proj").map(AsRef::as_ref), Some("pos_embed.proj"));
     }
 }

@@ -74,3 +74,27 @@ impl Delta {
         }
     }
 }
+
+impl WeightPatch {
+    /// What acts on `count` outputs from `first` on of a layer with `outputs` of them; `None` where the form does not divide by outputs.
+    pub(super) fn of_outputs(&self, first: usize, count: usize, outputs: usize) -> Result<Option<Self>> {
+        let part = |tensor: &Tensor| if tensor.dim(0)? == outputs { tensor.narrow(0, first, count).map(Some) } else { Ok(None) };
+        let delta = match &self.delta {
+            Delta::LowRank { down, mid, up } => part(up)?.map(|up| Delta::LowRank { down: down.clone(), mid: mid.clone(), up }),
+            Delta::Dense(weight) => part(weight)?.map(Delta::Dense),
+            Delta::Kronecker { .. } => None,
+        };
+        let Some(delta) = delta else { return Ok(None) };
+        let bias = self.bias.as_ref().map(part).transpose()?;
+        let magnitude = match &self.magnitude {
+            Some(Magnitude { shaped_for_inputs: true, .. }) => Some(None),
+            Some(Magnitude { lengths, .. }) => Some(part(lengths)?),
+            None => None,
+        };
+        if matches!(bias, Some(None)) || matches!(magnitude, Some(None)) {
+            return Ok(None);
+        }
+        let magnitude = magnitude.flatten().map(|lengths| Magnitude { lengths, shaped_for_inputs: false });
+        Ok(Some(Self { delta, factor: self.factor, bias: bias.flatten(), magnitude }))
+    }
+}

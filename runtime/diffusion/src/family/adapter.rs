@@ -29,6 +29,14 @@ pub(crate) fn of_adapter<'a>(modules: impl Iterator<Item = (&'a str, Option<&'a 
     families.next()
 }
 
+/// Whether a model of `family` is one of those that [`of_adapter`] tells apart as `made_for`: it knows Flux, not which of its models.
+pub(crate) fn is_of(family: &str, made_for: &str) -> bool {
+    match made_for {
+        "flux" | "sd3" => family.starts_with(made_for),
+        _ => family == made_for,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -48,6 +56,21 @@ mod tests {
             ("lora_unet_mid_block_attentions_0_proj_in", 768, None),
         ] {
             assert_eq!(of(name, &[4, width]), family, "{name}");
+        }
+    }
+
+    #[test]
+    fn models_of_one_architecture_take_each_others_adapters() {
+        for (family, made_for, is) in [
+            ("flux-dev", "flux", true),
+            ("flux-schnell", "flux", true),
+            ("sd35-medium", "sd3", true),
+            ("sd3", "sd3", true),
+            ("sd15", "sd3", false),
+            ("sdxl-refiner", "sdxl", false),
+            ("sd3", "flux", false),
+        ] {
+            assert_eq!(is_of(family, made_for), is, "{family} {made_for}");
         }
     }
 }
