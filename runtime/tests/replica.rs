@@ -7,6 +7,8 @@ mod house;
 mod puppet;
 #[path = "replica/storage.rs"]
 mod storage;
+#[path = "replica/tiny_flux.rs"]
+mod tiny_flux;
 #[path = "replica/tiny_model.rs"]
 mod tiny_model;
 
@@ -18,6 +20,8 @@ mod batching;
 mod door;
 #[path = "replica/endings.rs"]
 mod endings;
+#[path = "replica/families.rs"]
+mod families;
 #[path = "replica/images.rs"]
 mod images;
 #[path = "replica/inputs.rs"]

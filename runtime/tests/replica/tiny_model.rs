@@ -19,6 +19,11 @@ const SPREAD: f32 = 0.2;
 /// Writes the model into `folder`.
 pub(crate) fn write(folder: &Path) {
     write_configurations(folder);
+    write_weights(folder);
+}
+
+/// Random weights for all that the folder's configurations describe.
+pub(crate) fn write_weights(folder: &Path) {
     let spec = family::open(folder).unwrap();
     let parts = Recorders(spec.parts().iter().map(|part| (part.folder, Recorder::default())).collect());
     drop(spec.conditioner(&parts).unwrap());
@@ -81,12 +86,33 @@ impl ParameterSource for Recorder {
     }
 }
 
+/// Writes one of a model's files.
+pub(crate) fn put(folder: &Path, name: &str, value: &Value) {
+    let path = folder.join(name);
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(path, value.to_string()).unwrap();
+}
+
+/// Writes a CLIP text encoder of 16 features and its tokenizer of letters.
+pub(crate) fn put_clip(folder: &Path) {
+    let vocabulary = vocabulary();
+    put(
+        folder,
+        "text_encoder/config.json",
+        &json!({
+            "model_type": "clip_text_model", "vocab_size": vocabulary.len(), "hidden_size": 16, "intermediate_size": 32,
+            "num_hidden_layers": 2, "num_attention_heads": 2, "max_position_embeddings": 77, "hidden_act": "quick_gelu",
+            "bos_token_id": 0, "eos_token_id": 1,
+        }),
+    );
+    put(folder, "tokenizer/vocab.json", &json!(vocabulary));
+    put(folder, "tokenizer/tokenizer_config.json", &json!({"model_max_length": 77}));
+    fs::write(folder.join("tokenizer/merges.txt"), "#version: 0.2\n").unwrap();
+}
+
 fn write_configurations(folder: &Path) {
-    let put = |name: &str, value: &Value| {
-        let path = folder.join(name);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(path, value.to_string()).unwrap();
-    };
+    let put = |name: &str, value: &Value| put(folder, name, value);
+    put_clip(folder);
     put(
         "model_index.json",
         &json!({
@@ -106,18 +132,6 @@ fn write_configurations(folder: &Path) {
             "clip_sample": false, "prediction_type": "epsilon", "set_alpha_to_one": false, "steps_offset": 1, "timestep_spacing": "leading",
         }),
     );
-    let vocabulary = vocabulary();
-    put(
-        "text_encoder/config.json",
-        &json!({
-            "model_type": "clip_text_model", "vocab_size": vocabulary.len(), "hidden_size": 16, "intermediate_size": 32,
-            "num_hidden_layers": 2, "num_attention_heads": 2, "max_position_embeddings": 77, "hidden_act": "quick_gelu",
-            "bos_token_id": 0, "eos_token_id": 1,
-        }),
-    );
-    put("tokenizer/vocab.json", &json!(vocabulary));
-    put("tokenizer/tokenizer_config.json", &json!({"model_max_length": 77}));
-    fs::write(folder.join("tokenizer/merges.txt"), "#version: 0.2\n").unwrap();
     put(
         "unet/config.json",
         &json!({
