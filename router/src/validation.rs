@@ -1,7 +1,7 @@
 //! Makes a request whole, or says what is wrong with it: fills in what it leaves open, holds it within the model's limits. Pure; the seed's
 //! randomness is an argument. It knows no plans' quotas and no dialects.
 
-use crds::model_deployment::Family;
+use crds::model_deployment::{Family, Limits};
 use runtime_api::ImageRequest;
 
 use crate::catalog::Model;
@@ -60,7 +60,7 @@ pub fn check(request: &ImageRequest, model: &Model) -> Result<(), Refusal> {
     check_numbers(request)?;
     task::check(request)?;
     adapters::check(request)?;
-    let limits = &model.limits;
+    let limits = &limits(model);
     size::check(request, limits)?;
     let max_samples = positive(limits.max_samples);
     if !(1..=max_samples).contains(&request.samples) {
@@ -82,7 +82,7 @@ pub fn normalise(
 ) -> Result<ImageRequest, Refusal> {
     check(&request, model)?;
     task::check_pictures(&request)?;
-    let limits = &model.limits;
+    let limits = &limits(model);
     let defaults = model.defaults.effective(model.family, limits);
     let default_size = Size { width: positive(defaults.width), height: positive(defaults.height) };
     let canvas = size::canvas(&request, limits, image, default_size)?;
@@ -139,6 +139,20 @@ fn check_numbers(request: &ImageRequest) -> Result<(), Refusal> {
         return Err(invalid("sampler_options", format!("sampler_options must not have more than {SAMPLER_OPTIONS_LIMIT} keys")));
     }
     Ok(())
+}
+
+/// The declared limits, with sides that the family can draw.
+fn limits(model: &Model) -> Limits {
+    let declared = positive(model.limits.size_multiple_of).max(1);
+    // All models of flow matching read patches.
+    let unknown = || if is_flow(model) == Some(true) { Family::FluxDev.size_multiple() } else { 1 };
+    let of_family = positive(model.family.map_or_else(unknown, Family::size_multiple));
+    let both = declared.saturating_mul(of_family / gcd(declared, of_family));
+    Limits { size_multiple_of: i32::try_from(both).unwrap_or(i32::MAX), ..model.limits.clone() }
+}
+
+fn gcd(a: u32, b: u32) -> u32 {
+    if b == 0 { a } else { gcd(b, a % b) }
 }
 
 fn sampler(asked: Option<String>, declared: Option<String>, model: &Model) -> Result<String, Refusal> {
@@ -251,6 +265,25 @@ mod tests {
             let request = ImageRequest { num_inference_steps: Some(asked), ..request() };
             assert_eq!(normalise(request, &demo(), None, || 7).unwrap().num_inference_steps, Some(given));
         }
+    }
+
+    #[test]
+    fn sides_are_those_that_the_family_can_draw() {
+        let flux = |multiple: i32| Model {
+            family: Some(Family::FluxDev),
+            own_sampler: Some("FlowMatchEulerDiscreteScheduler".to_owned()),
+            limits: Limits { size_multiple_of: multiple, ..Limits::default() },
+            ..demo()
+        };
+        let sized = |width| ImageRequest { width: Some(width), height: Some(96), ..request() };
+        let refused = check(&sized(72), &flux(8)).unwrap_err().to_string();
+        assert!(refused.contains("divisible by 16"), "{refused}");
+        assert!(check(&sized(80), &flux(8)).is_ok());
+        assert!(check(&sized(80), &flux(64)).is_err());
+        assert!(check(&sized(96), &flux(24)).is_ok());
+        assert!(check(&sized(72), &demo()).is_ok());
+        assert!(check(&sized(72), &Model { family: None, ..flux(8) }).is_err());
+        assert!(check(&sized(72), &Model { family: None, own_sampler: None, ..flux(8) }).is_ok());
     }
 
     #[test]

@@ -93,8 +93,8 @@ pub enum InvalidRequest {
         /// What was asked for.
         end: Option<f64>,
     },
-    /// More layers skipped than there are.
-    #[error("clip_skip is {value}; this model's text encoder has {limit} layers")]
+    /// More layers skipped than can be.
+    #[error("clip_skip is {value}; of this model's text encoders at most {limit} layers can be left out")]
     ClipSkip {
         /// What was asked for.
         value: usize,
