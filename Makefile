@@ -9,9 +9,11 @@ BIN := $(CARGO_TARGET_DIR)/debug
 # Where `make run` listens, and what it may be told: make run LISTEN=0.0.0.0:8080
 LISTEN ?= 127.0.0.1:8080
 DATA_DIR ?= data
+# The safety checker's weights: used where they are, made by `make safety-checker`.
+SAFETY_CHECKER ?= $(EMULSION_CACHE)/safety-checker/open_nsfw.safetensors
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test test-unit lint test-rust test-parity test-acceptance test-cluster cluster-up cluster-down crates-alone generate evaluate-demo clean
+.PHONY: help build run safety-checker test test-unit lint test-rust test-parity test-acceptance test-cluster cluster-up cluster-down crates-alone generate evaluate-demo clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -22,7 +24,11 @@ build: ## build everything
 
 run: ## build and start everything on this machine: no cluster, no database server, no GPU
 	cargo build --locked -p router -p runtime
-	@exec $(BIN)/emulsion-router local --listen $(LISTEN) --data-dir $(DATA_DIR) --manifests models
+	@exec $(BIN)/emulsion-router local --listen $(LISTEN) --data-dir $(DATA_DIR) --manifests models \
+	  $$(test -f $(SAFETY_CHECKER) && echo --safety-checker $(SAFETY_CHECKER))
+
+safety-checker: ## fetch the safety checker's weights (22 MB, python3 with pip); `make run` then uses them
+	@models/safety-checker/fetch.sh $(SAFETY_CHECKER)
 
 test: lint crates-alone test-rust test-parity test-cluster test-acceptance ## everything; says what it skipped and why
 

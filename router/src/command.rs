@@ -64,6 +64,9 @@ pub struct Local {
     /// The emulsion-runtime to start as replicas; absent, the one beside this executable.
     #[arg(long, env = "EMULSION_RUNTIME")]
     pub runtime: Option<PathBuf>,
+    /// File with the safety checker's weights, as `make safety-checker` makes it; without it, calls for checked images are refused.
+    #[arg(long, env = "EMULSION_SAFETY_CHECKER")]
+    pub safety_checker: Option<PathBuf>,
     #[command(flatten)]
     pub inputs: Inputs,
 }

@@ -19,6 +19,7 @@ pub mod modelslab;
 pub mod not_supported;
 pub mod openai;
 pub mod pictures;
+mod safety;
 pub mod sampler;
 
 /// The fields of one call, from its body and its query.

@@ -187,7 +187,7 @@ impl Dispatcher {
         match end {
             AttemptEnd::Done if self.all_stored(&tracked.entry).await => {
                 lease.guard.note_resident(&facts.sources.model.id);
-                Verdict::End(Outcome::Succeeded)
+                Verdict::End(Outcome::Succeeded { nsfw_content_detected: tracked.nsfw_content_detected() })
             }
             AttemptEnd::Done => Verdict::Retry { reason: "the replica said done, but not every image is in the store".to_owned() },
             AttemptEnd::Failed(failure) => judge(failure),
@@ -215,7 +215,7 @@ impl Dispatcher {
     /// What a success is billed for must be there, whatever a replica says.
     async fn all_stored(&self, entry: &Entry) -> bool {
         for image in 0..entry.request.samples {
-            match self.outputs.exists(entry.id, image).await {
+            match self.outputs.exists(entry.id, image, entry.request.output_format).await {
                 Ok(true) => {}
                 Ok(false) => return false,
                 Err(error) => {
@@ -252,7 +252,8 @@ impl Dispatcher {
         let entry = &tracked.entry;
         let expires = SystemTime::now() + WORK_DEADLINE + UPLOAD_ALLOWANCE;
         let base = &self.settings.store_base;
-        let target = |image| OutputTarget { put_url: self.outputs.signed_put_url(base, entry.id, image, expires) };
+        let format = entry.request.output_format;
+        let target = |image| OutputTarget { put_url: self.outputs.signed_put_url(base, entry.id, image, format, expires) };
         let input = |sha256: &String| InputSource { sha256: sha256.clone(), get_url: self.inputs.signed_get_url(base, sha256, expires) };
         Dispatch {
             id: entry.id,
@@ -353,7 +354,7 @@ fn failed(reason: FailureReason, message: &str) -> Outcome {
 
 fn label(outcome: &Outcome) -> OutcomeLabel {
     match outcome {
-        Outcome::Succeeded => OutcomeLabel::Succeeded,
+        Outcome::Succeeded { .. } => OutcomeLabel::Succeeded,
         Outcome::Failed { .. } => OutcomeLabel::Failed,
         Outcome::Cancelled => OutcomeLabel::Cancelled,
     }

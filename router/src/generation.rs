@@ -62,7 +62,7 @@ pub struct Generation {
     /// The request with every default filled in: model, size, steps, guidance, sampler and seed are `Some`.
     pub request: ImageRequest,
     /// Public URLs, one per sample, known from the start; they answer 404 until the image is there.
-    /// Relative to the public address: `/outputs/….png`.
+    /// Relative to the public address: `/outputs/….png`, with the ending of the request's format.
     pub output_paths: Vec<String>,
     pub track_id: Option<String>,
     /// Since admission; for finished ones, from admission to the end.
@@ -71,6 +71,8 @@ pub struct Generation {
     pub eta: Duration,
     /// What starting took, once known.
     pub start: StartReport,
+    /// Which images are not safe for work and were drawn over; empty until they are there, and where they are not checked.
+    pub nsfw_content_detected: Vec<bool>,
 }
 
 /// How far a generation is.

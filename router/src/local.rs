@@ -49,6 +49,8 @@ pub enum LocalError {
     PlanUnknown { plan: String, declared: String },
     #[error("there is no runtime at {path}; build it with `cargo build -p runtime`, or name another with --runtime")]
     NoRuntime { path: String },
+    #[error("there are no weights of the safety checker at {path}; `make safety-checker` makes them")]
+    NoSafetyChecker { path: String },
     #[error("{address} cannot be listened on: {source}; --listen names another address")]
     Listen { address: SocketAddr, source: io::Error },
     #[error("serving failed: {0}")]
@@ -63,6 +65,9 @@ pub enum LocalError {
 pub async fn serve(options: Local) -> Result<(), LocalError> {
     let mut stop = StopSignals::listen()?;
     let program = runtime_program(options.runtime.as_deref())?;
+    if let Some(path) = options.safety_checker.as_deref().filter(|path| !path.is_file()) {
+        return Err(LocalError::NoSafetyChecker { path: path.display().to_string() });
+    }
     let store = open_store(&options.folders).await?;
     let catalog = Arc::new(FolderCatalog::open(&options.folders.manifests)?);
     let secret = Secret::load_or_create(&options.folders.data_dir.join("output-secret"))?;
@@ -73,7 +78,8 @@ pub async fn serve(options: Local) -> Result<(), LocalError> {
 
     let metrics = Arc::new(Metrics::default());
     let token = hex::encode(rand::random::<[u8; 32]>());
-    let child_settings = ChildSettings { program, token, idle_after: options.replica_idle_after };
+    let has_safety_checker = options.safety_checker.is_some();
+    let child_settings = ChildSettings { program, token, safety_checker: options.safety_checker, idle_after: options.replica_idle_after };
     let replicas: Arc<dyn Replicas> = Arc::new(ChildProcesses::new(child_settings, Arc::clone(&metrics)));
     let dispatch_settings = DispatchSettings { hold_deadline: options.hold_deadline, store_base: format!("http://{}", reachable(address)) };
     let dispatcher = Dispatcher::new(
@@ -91,6 +97,7 @@ pub async fn serve(options: Local) -> Result<(), LocalError> {
         sync_wait: options.sync_wait,
         fetch_wait: options.fetch_wait,
         body_timeout: options.body_timeout,
+        has_safety_checker,
         ..Settings::default()
     };
     let service = Service::new(settings, dispatcher, Fetcher::new(options.inputs.address_rules()));

@@ -2,7 +2,7 @@
 //! say anything else than what is served.
 
 use axum::http::Method;
-use runtime_api::Task;
+use runtime_api::{OutputFormat, Task};
 use utoipa::openapi::path::{HttpMethod, Operation as PathOperation, OperationBuilder, ParameterBuilder, ParameterIn, Paths};
 use utoipa::openapi::request_body::RequestBodyBuilder;
 use utoipa::openapi::schema::{AllOfBuilder, ArrayBuilder, ComponentsBuilder, ObjectBuilder, OneOfBuilder, Type};
@@ -130,16 +130,15 @@ fn output(operation: OperationBuilder, method: &Method) -> OperationBuilder {
     if *method == Method::PUT {
         return operation
             .response("201", ResponseBuilder::new().description("Stored."))
+            .response("400", plain("It is no whole file of the format that its name says."))
             .response("403", plain("The URL is not signed for this, or has expired."))
             .response("412", plain("It exists already: each is written once."));
     }
-    let image = ObjectBuilder::new().schema_type(Type::String).content_media_type("image/png").build();
-    operation
-        .response(
-            "200",
-            ResponseBuilder::new().description("The image.").content("image/png", Content::new(Some(RefOr::T(Schema::Object(image))))),
-        )
-        .response("404", plain("No such image, or not yet."))
+    let image = OutputFormat::ALL.into_iter().fold(ResponseBuilder::new().description("The image."), |response, format| {
+        let file = ObjectBuilder::new().schema_type(Type::String).content_media_type(format.media_type()).build();
+        response.content(format.media_type(), Content::new(Some(RefOr::T(Schema::Object(file)))))
+    });
+    operation.response("200", image).response("404", plain("No such image, or not yet."))
 }
 
 fn tag(operation: Operation) -> &'static str {

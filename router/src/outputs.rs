@@ -10,8 +10,10 @@ use std::time::SystemTime;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use runtime_api::OutputFormat;
 use uuid::Uuid;
 
+mod content;
 mod folder;
 mod routes;
 mod secret;
@@ -35,21 +37,22 @@ pub enum OutputError {
     Write(#[source] std::io::Error),
     #[error("the output exists already: each is written once")]
     Exists,
-    #[error("the output is not a whole PNG file")]
-    NotPng,
+    #[error("the output is not a whole {} file", format.name())]
+    OtherFormat { format: OutputFormat },
     #[error("the output is larger than {OUTPUT_LIMIT_BYTES} bytes")]
     TooLarge,
 }
 
-/// Keeps images by (generation, index of the image within it). The same pair always names the same object, whichever dispatch writes it.
+/// Keeps images by (generation, index of the image within it, format). The same three always name the same object, whichever dispatch writes
+/// it, and what is written must be a file of that format.
 #[async_trait]
 pub trait OutputStore: Send + Sync + Debug {
-    /// The path callers GET, below the public address: `/outputs/….png`. Unguessable, and the same for every dispatch.
-    fn public_path(&self, generation: Uuid, image: u32) -> String;
+    /// The path callers GET, below the public address: `/outputs/….png`, `.jpg` or `.webp`. Unguessable, and the same for every dispatch.
+    fn public_path(&self, generation: Uuid, image: u32, format: OutputFormat) -> String;
     /// A URL on `base` (the address that replicas reach, without a trailing slash) good for one PUT until `expires`. A second PUT to the
     /// same object is refused with 412, so that a replica that was given up cannot overwrite.
-    fn signed_put_url(&self, base: &str, generation: Uuid, image: u32, expires: SystemTime) -> String;
+    fn signed_put_url(&self, base: &str, generation: Uuid, image: u32, format: OutputFormat, expires: SystemTime) -> String;
     /// The image, or `None` while it is not there.
-    async fn read(&self, generation: Uuid, image: u32) -> Result<Option<Bytes>, OutputError>;
-    async fn exists(&self, generation: Uuid, image: u32) -> Result<bool, OutputError>;
+    async fn read(&self, generation: Uuid, image: u32, format: OutputFormat) -> Result<Option<Bytes>, OutputError>;
+    async fn exists(&self, generation: Uuid, image: u32, format: OutputFormat) -> Result<bool, OutputError>;
 }

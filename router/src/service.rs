@@ -61,6 +61,8 @@ pub struct Settings {
     pub picture_body_limit_bytes: usize,
     /// How long a body may take to arrive.
     pub body_timeout: Duration,
+    /// Whether replicas can check images; otherwise calls that ask for it are refused.
+    pub has_safety_checker: bool,
 }
 
 impl Default for Settings {
@@ -73,6 +75,7 @@ impl Default for Settings {
             // Two of the largest pictures, one of them as base64, and some text.
             picture_body_limit_bytes: 40 * 1024 * 1024,
             body_timeout: Duration::from_secs(30),
+            has_safety_checker: false,
         }
     }
 }
@@ -240,6 +243,9 @@ impl Service {
         let catalog = self.catalog();
         let plan = plan::of_caller(&catalog, caller)?;
         let model = plan::callable_model(&catalog, caller, plan, &submission.request.model)?;
+        if submission.request.safety_checker.is_some() && !self.house.settings.has_safety_checker {
+            return Err(Refusal::NotSupported { feature: "safety_checker, whose weights are not installed here,".to_owned() });
+        }
         // Before anything is fetched.
         validation::check(&submission.request, model)?;
         plan::check_adapters(&catalog, caller, model, &submission.request)?;

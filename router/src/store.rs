@@ -76,7 +76,11 @@ pub enum AdmitError {
 #[serde(tag = "outcome", rename_all = "snake_case")]
 pub enum Outcome {
     /// Billed.
-    Succeeded,
+    Succeeded {
+        /// Of each image, in order; empty where they were not checked.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        nsfw_content_detected: Vec<bool>,
+    },
     /// Not billed: the reservation is given back.
     Failed { failure: Failure },
     /// Not billed.

@@ -5,6 +5,7 @@ mod generate;
 mod inspect;
 mod logging;
 mod rounds;
+mod safety_check;
 mod serve;
 mod trace;
 
@@ -27,6 +28,7 @@ enum Command {
     Serve(serve::Serve),
     Generate(Box<generate::Generate>),
     Inspect(inspect::Inspect),
+    SafetyCheck(safety_check::SafetyCheck),
     Trace(trace::Trace),
 }
 
@@ -40,6 +42,7 @@ impl CommandLine {
             Command::Serve(serve) => serve.run(),
             Command::Generate(generate) => generate.run(),
             Command::Inspect(inspect) => inspect.run(),
+            Command::SafetyCheck(check) => check.run(),
             Command::Trace(trace) => trace.run(),
         }
     }

@@ -9,7 +9,7 @@ use runtime_api::AdapterUse;
 use crate::engine::{ModelFacts, Request};
 use crate::picture::bounded_text;
 
-/// The PNG text's key.
+/// The text's key.
 pub const KEY: &str = "parameters";
 /// Digits of a model's digest that name it.
 const MODEL_HASH_DIGITS: usize = 10;

@@ -23,6 +23,7 @@ pub mod metrics;
 pub mod picture;
 pub mod request;
 pub mod residency;
+pub mod safety;
 mod signed_url;
 pub mod source;
 pub mod upload;

@@ -1,14 +1,24 @@
-//! Pixels and PNG files. Knows no model and no request; parameters are text to it.
+//! Pixels and the files they become. Knows no model and no request; parameters are text to it.
+
+mod exif;
 
 use std::borrow::Cow;
 use std::io::Cursor;
 
+use image::codecs::jpeg::JpegEncoder;
+use image::codecs::webp::WebPEncoder;
+use image::{ExtendedColorType, ImageEncoder};
 use png::{BitDepth, ColorType, Compression};
+use runtime_api::OutputFormat;
+
+use crate::infotext;
 
 /// The most metadata entries a PNG gets.
 pub const MAX_TEXT_ENTRIES: usize = 64;
 /// The most bytes of one entry's text: long enough for any prompt a router accepts.
 pub const MAX_TEXT_BYTES: usize = 64 * 1024;
+/// The best quality of a JPEG file.
+pub const MAX_QUALITY: u8 = 100;
 /// PNG's own bound of a keyword.
 const MAX_KEYWORD_CHARS: usize = 79;
 
@@ -21,11 +31,21 @@ pub struct Pixels {
     pub rgb: Vec<u8>,
 }
 
-/// Why a PNG could not be written or read.
+/// How pixels become a file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Encoding {
+    pub format: OutputFormat,
+    /// Of JPEG, 0 to 100; the others lose nothing.
+    pub quality: Option<u8>,
+}
+
+/// Why a file could not be written or read.
 #[derive(Debug, thiserror::Error)]
 pub enum PictureError {
     #[error("encode png")]
     Encode(#[source] png::EncodingError),
+    #[error("encode {format}")]
+    EncodeOther { format: &'static str, source: image::ImageError },
     #[error("decode png")]
     Decode(#[source] png::DecodingError),
     #[error("png metadata key `{key}` is not a keyword: 1 to 79 printable Latin-1 characters")]
@@ -52,6 +72,42 @@ pub fn check_text(text: &[(String, String)]) -> Result<(), PictureError> {
         Some((key, _)) => Err(PictureError::Keyword { key: key.chars().take(MAX_KEYWORD_CHARS).collect() }),
         None => Ok(()),
     }
+}
+
+/// A file of `pixels`: PNG with all of `text`, JPEG and WebP with what [`infotext::KEY`] names.
+///
+/// # Errors
+/// [`PictureError`] if the text is refused, or the pixels are not `width × height × 3` bytes.
+pub fn encode(pixels: &Pixels, encoding: Encoding, text: &[(String, String)]) -> Result<Vec<u8>, PictureError> {
+    if encoding.format == OutputFormat::Png {
+        return encode_png(pixels, text);
+    }
+    check_text(text)?;
+    let failed = |source| PictureError::EncodeOther { format: encoding.format.name(), source };
+    let Pixels { width, height, rgb } = pixels;
+    if u64::from(*width) * u64::from(*height) * 3 != rgb.len() as u64 {
+        // The encoders' own answer to that is a panic.
+        let wrong = image::error::ParameterError::from_kind(image::error::ParameterErrorKind::DimensionMismatch);
+        return Err(failed(image::ImageError::Parameter(wrong)));
+    }
+    let mut file = Vec::new();
+    let comment = text.iter().find(|(key, _)| key == infotext::KEY).map(|(_, value)| exif::user_comment(value));
+    let written = match encoding.format {
+        OutputFormat::Jpeg => {
+            let quality = encoding.quality.unwrap_or(MAX_QUALITY).clamp(1, MAX_QUALITY);
+            write(JpegEncoder::new_with_quality(&mut file, quality), pixels, comment)
+        }
+        OutputFormat::Png | OutputFormat::Webp => write(WebPEncoder::new_lossless(&mut file), pixels, comment),
+    };
+    written.map_err(failed)?;
+    Ok(file)
+}
+
+fn write(mut encoder: impl ImageEncoder, pixels: &Pixels, comment: Option<Vec<u8>>) -> image::ImageResult<()> {
+    if let Some(comment) = comment {
+        encoder.set_exif_metadata(comment).map_err(image::ImageError::Unsupported)?;
+    }
+    encoder.write_image(&pixels.rgb, pixels.width, pixels.height, ExtendedColorType::Rgb8)
 }
 
 /// A PNG of `pixels` with `text` in it: `tEXt` where it is Latin-1, which every reader knows, `iTXt` where it is not.
@@ -148,7 +204,39 @@ mod tests {
     #[test]
     fn pixels_of_another_size_are_refused() {
         let wrong = Pixels { width: 3, height: 3, rgb: vec![0; 6] };
-        assert!(encode_png(&wrong, &[]).is_err());
+        for format in OutputFormat::ALL {
+            assert!(encode(&wrong, Encoding { format, quality: None }, &[]).is_err(), "{format:?}");
+        }
+    }
+
+    #[test]
+    fn jpeg_and_webp_have_their_text_where_exif_data_goes() {
+        let text = vec![entry("Software", "Emulsion"), entry(infotext::KEY, "a circle\nSteps: 4")];
+        let comment = exif::user_comment("a circle\nSteps: 4");
+        for (format, mark) in [(OutputFormat::Jpeg, &b"Exif\0\0"[..]), (OutputFormat::Webp, b"EXIF")] {
+            let file = encode(&two_by_one(), Encoding { format, quality: None }, &text).unwrap();
+            assert!(file.windows(comment.len()).any(|window| window == comment), "{format:?}");
+            assert!(file.windows(mark.len()).any(|window| window == mark), "{format:?}");
+            let plain = encode(&two_by_one(), Encoding { format, quality: None }, &text[..1]).unwrap();
+            assert!(!plain.windows(mark.len()).any(|window| window == mark), "{format:?}");
+        }
+    }
+
+    #[test]
+    fn webp_loses_nothing_and_jpeg_as_much_as_its_quality_says() {
+        let rgb: Vec<u8> = (0..64 * 64 * 3).map(|at: u32| (at.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+        let pixels = Pixels { width: 64, height: 64, rgb };
+        let read = |format, quality| {
+            let file = encode(&pixels, Encoding { format, quality }, &[]).unwrap();
+            (file.len(), image::load_from_memory(&file).unwrap().into_rgb8().into_raw())
+        };
+        assert_eq!(read(OutputFormat::Webp, Some(1)).1, pixels.rgb);
+        assert_eq!(read(OutputFormat::Png, Some(1)).1, pixels.rgb);
+        let [worst, low, best, usual] = [Some(0), Some(10), Some(100), None].map(|quality| read(OutputFormat::Jpeg, quality));
+        assert!(worst.0 < low.0 && low.0 < best.0, "{} {} {}", worst.0, low.0, best.0);
+        assert_eq!(best, usual);
+        let furthest = best.1.iter().zip(&pixels.rgb).map(|(one, other)| one.abs_diff(*other)).max();
+        assert!(furthest <= Some(8), "{furthest:?}");
     }
 
     #[test]

@@ -7,6 +7,7 @@ use runtime_api::{ImageRequest, Margins, Task};
 
 use crate::canvas::Canvas;
 use crate::engine::{Defaults, PromptSyntax, Request};
+use crate::picture::MAX_QUALITY;
 
 /// Sides are multiples of this, as latents of every served family are an eighth of the image.
 pub const SIDE_MULTIPLE: u32 = 8;
@@ -59,6 +60,8 @@ pub enum InvalidRequest {
     Samples { samples: u32, limit: u32 },
     #[error("num_inference_steps {steps} is not possible: ask for 1 to {limit}")]
     Steps { steps: u32, limit: u32 },
+    #[error("output_quality {quality} is not possible: ask for 0 to {MAX_QUALITY}")]
+    Quality { quality: u8 },
     #[error("{field} is too long: at most {MAX_PROMPT_BYTES} bytes")]
     Prompt { field: &'static str },
     #[error("{field} {value} is not possible: it is a number from {low} to {high}")]
@@ -121,6 +124,9 @@ fn decide(request: &ImageRequest, canvas: &Canvas, defaults: &Defaults, limits: 
     }
     if request.sampler_options.len() > MAX_SAMPLER_OPTIONS {
         return Err(InvalidRequest::SamplerOptions);
+    }
+    if let Some(quality) = request.output_quality.filter(|quality| *quality > MAX_QUALITY) {
+        return Err(InvalidRequest::Quality { quality });
     }
     Ok(Request {
         prompt: request.prompt.clone(),
@@ -350,6 +356,8 @@ mod tests {
         for value in [-0.1, 1000.1, f64::NAN, f64::INFINITY] {
             assert!(matches!(asked(|request| request.guidance_scale = Some(value)), Err(InvalidRequest::Range { .. })));
         }
+        assert_eq!(asked(|request| request.output_quality = Some(101)), Err(InvalidRequest::Quality { quality: 101 }));
+        assert!(asked(|request| request.output_quality = Some(0)).is_ok());
         assert!(asked(|request| request.guidance_rescale = Some(1.1)).is_err());
         assert!(asked(|request| request.eta = Some(-1.0)).is_err());
     }

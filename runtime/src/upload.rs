@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use reqwest::header::{CONTENT_TYPE, IF_NONE_MATCH};
 use reqwest::{Client, StatusCode};
-use runtime_api::OutputTarget;
+use runtime_api::{OutputFormat, OutputTarget};
 
 use crate::signed_url;
 pub use crate::signed_url::MAX_ATTEMPTS;
@@ -42,15 +42,15 @@ impl Uploader {
         if signed_url::is_http(&target.put_url) { Ok(()) } else { Err(UploadError::Target) }
     }
 
-    /// Puts one PNG. That the target is there already counts as stored: outputs are written once, and an earlier attempt may have been it.
+    /// Puts one file. That the target is there already counts as stored: outputs are written once, and an earlier attempt may have been it.
     ///
     /// # Errors
     /// [`UploadError`] of the last attempt, after at most [`MAX_ATTEMPTS`].
-    pub async fn put(&self, target: &OutputTarget, png: Bytes) -> Result<(), UploadError> {
+    pub async fn put(&self, target: &OutputTarget, file: Bytes, format: OutputFormat) -> Result<(), UploadError> {
         let mut pause = signed_url::FIRST_PAUSE;
         let mut attempt = 1;
         loop {
-            let error = match self.put_once(target, png.clone()).await {
+            let error = match self.put_once(target, file.clone(), format).await {
                 Ok(()) => return Ok(()),
                 Err(error) => error,
             };
@@ -64,8 +64,8 @@ impl Uploader {
         }
     }
 
-    async fn put_once(&self, target: &OutputTarget, png: Bytes) -> Result<(), UploadError> {
-        let put = self.client.put(&target.put_url).header(CONTENT_TYPE, "image/png").header(IF_NONE_MATCH, "*").body(png);
+    async fn put_once(&self, target: &OutputTarget, file: Bytes, format: OutputFormat) -> Result<(), UploadError> {
+        let put = self.client.put(&target.put_url).header(CONTENT_TYPE, format.media_type()).header(IF_NONE_MATCH, "*").body(file);
         let answer = put.send().await.map_err(|source| UploadError::Reach { source: source.without_url() })?;
         match answer.status() {
             status if status.is_success() => Ok(()),

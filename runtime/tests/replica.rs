@@ -28,5 +28,7 @@ mod images;
 mod inputs;
 #[path = "replica/models.rs"]
 mod models;
+#[path = "replica/safety.rs"]
+mod safety;
 #[path = "replica/storing.rs"]
 mod storing;

@@ -6,6 +6,12 @@ folder=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 repository=$(cd "$folder/../.." && pwd)
 python=$("$folder/../python/environment.sh")
 
+# The safety checker's tests are skipped where its weights cannot be had.
+weights=${EMULSION_CACHE:-$HOME/.cache/emulsion}/safety-checker/open_nsfw.safetensors
+if "$repository/models/safety-checker/fetch.sh" "$weights" >/dev/null; then
+    export EMULSION_SAFETY_CHECKER=$weights
+fi
+
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$repository/target}
 export EMULSION_RUNTIME=${EMULSION_RUNTIME:-$CARGO_TARGET_DIR/debug/emulsion-runtime}
 if [[ ! -x $EMULSION_RUNTIME ]]; then

@@ -71,11 +71,9 @@ const REFUSED_FIELDS: [(&str, &str); 23] = [
 ];
 
 /// Fields that are understood and ignored, and why that is right.
-pub const IGNORED_FIELDS: [(&str, &str); 15] = [
+pub const IGNORED_FIELDS: [(&str, &str); 13] = [
     ("enhance_prompt", "a wish for a better prompt; clients send it by default, and the prompt is drawn as it was written"),
     ("enhance_style", "belongs to enhance_prompt"),
-    ("safety_checker", "no image is checked, and nsfw_content_detected is always false"),
-    ("safety_checker_type", "belongs to safety_checker"),
     ("tomesd", "makes the vendor faster, not the picture different by intent"),
     ("watermark", "no image carries a watermark"),
     ("temp", "every image is kept under the plan's retention"),
@@ -147,7 +145,7 @@ mod tests {
         let defaults = json!({
             "upscale": "no", "lora_model": null, "controlnet_model": "", "panorama": "no", "self_attention": "no", "embeddings_model": null,
             "webhook": null, "highres_fix": false, "free_u": "no", "multi_lingual": "no", "vae": null, "init_image": "", "image_loras": [],
-            "enhance_prompt": "yes", "tomesd": "yes", "safety_checker": "yes"
+            "enhance_prompt": "yes", "tomesd": "yes"
         });
         assert_eq!(check(&content(defaults)), Ok(()));
         for (name, value) in [

@@ -121,8 +121,8 @@ pub(super) fn fill_in_model(service: &Service, caller: &Caller, field: &str, sub
 
 /// One finished image as base64.
 pub(super) async fn read_image(service: &Service, generation: &Generation, image: u32) -> Result<String, Refusal> {
-    match service.outputs().read(generation.id, image).await {
-        Ok(Some(png)) => Ok(STANDARD.encode(png)),
+    match service.outputs().read(generation.id, image, generation.request.output_format).await {
+        Ok(Some(file)) => Ok(STANDARD.encode(file)),
         Ok(None) => Err(lost(generation, image, None)),
         Err(error) => Err(lost(generation, image, Some(&error))),
     }

@@ -4,4 +4,5 @@ mod bad_input;
 mod modelslab;
 mod openai;
 mod pictures;
+mod safety;
 mod stage;

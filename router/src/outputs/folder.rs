@@ -8,14 +8,13 @@ use std::time::SystemTime;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use runtime_api::OutputFormat;
 use uuid::Uuid;
 
+use super::content::is_whole;
 use super::signing::{OutputName, allows_put, put_query};
 use super::{OUTPUT_LIMIT_BYTES, OutputError, OutputStore, Secret};
 
-const PNG_SIGNATURE: &[u8] = b"\x89PNG\r\n\x1a\n";
-/// The IEND chunk that ends every whole PNG file: length 0, its name, its checksum.
-const PNG_END: &[u8] = b"\0\0\0\0IEND\xaeB`\x82";
 /// Files that are being written; what is left in here belongs to nobody after a start.
 const UNFINISHED_FOLDER: &str = "unfinished";
 
@@ -46,8 +45,8 @@ impl FolderStore {
         self.folder.join(name.folder_name()).join(name.file_name())
     }
 
-    fn path_of(&self, generation: Uuid, image: u32) -> PathBuf {
-        self.path(&OutputName::new(&self.secret, generation, image))
+    fn name(&self, generation: Uuid, image: u32, format: OutputFormat) -> OutputName {
+        OutputName::new(&self.secret, generation, image, format)
     }
 
     pub(super) async fn read_named(&self, name: &OutputName) -> Result<Option<Bytes>, OutputError> {
@@ -56,7 +55,7 @@ impl FolderStore {
 
     /// Stores an image under its name, once.
     pub(super) async fn write(&self, name: &OutputName, image: Bytes) -> Result<(), OutputError> {
-        check_png(&image)?;
+        check(&image, name.format())?;
         let target = self.path(name);
         let temporary = self.folder.join(UNFINISHED_FOLDER).join(Uuid::now_v7().simple().to_string());
         tokio::task::spawn_blocking(move || write_once(&temporary, &target, &image))
@@ -73,14 +72,11 @@ async fn read_file(path: PathBuf) -> Result<Option<Bytes>, OutputError> {
     }
 }
 
-fn check_png(image: &[u8]) -> Result<(), OutputError> {
+fn check(image: &[u8], format: OutputFormat) -> Result<(), OutputError> {
     if image.len() > OUTPUT_LIMIT_BYTES {
         return Err(OutputError::TooLarge);
     }
-    if !image.starts_with(PNG_SIGNATURE) || !image.ends_with(PNG_END) {
-        return Err(OutputError::NotPng);
-    }
-    Ok(())
+    if is_whole(image, format) { Ok(()) } else { Err(OutputError::OtherFormat { format }) }
 }
 
 /// Writes beside the target and links into place: a link, unlike a rename, fails when the target exists.
@@ -103,20 +99,20 @@ fn write_once(temporary: &Path, target: &Path, bytes: &[u8]) -> Result<(), Outpu
 
 #[async_trait]
 impl OutputStore for FolderStore {
-    fn public_path(&self, generation: Uuid, image: u32) -> String {
-        format!("/outputs/{}", OutputName::new(&self.secret, generation, image).file_name())
+    fn public_path(&self, generation: Uuid, image: u32, format: OutputFormat) -> String {
+        format!("/outputs/{}", self.name(generation, image, format).file_name())
     }
 
-    fn signed_put_url(&self, base: &str, generation: Uuid, image: u32, expires: SystemTime) -> String {
-        let name = OutputName::new(&self.secret, generation, image);
+    fn signed_put_url(&self, base: &str, generation: Uuid, image: u32, format: OutputFormat, expires: SystemTime) -> String {
+        let name = self.name(generation, image, format);
         format!("{}/outputs/{}?{}", base.trim_end_matches('/'), name.file_name(), put_query(&self.secret, &name, expires))
     }
 
-    async fn read(&self, generation: Uuid, image: u32) -> Result<Option<Bytes>, OutputError> {
-        read_file(self.path_of(generation, image)).await
+    async fn read(&self, generation: Uuid, image: u32, format: OutputFormat) -> Result<Option<Bytes>, OutputError> {
+        read_file(self.path(&self.name(generation, image, format))).await
     }
 
-    async fn exists(&self, generation: Uuid, image: u32) -> Result<bool, OutputError> {
-        tokio::fs::try_exists(self.path_of(generation, image)).await.map_err(OutputError::Read)
+    async fn exists(&self, generation: Uuid, image: u32, format: OutputFormat) -> Result<bool, OutputError> {
+        tokio::fs::try_exists(self.path(&self.name(generation, image, format))).await.map_err(OutputError::Read)
     }
 }

@@ -48,7 +48,7 @@ async fn get_output(State(store): State<Arc<FolderStore>>, Path(file_name): Path
             if is_known_to_caller(&headers, &etag) {
                 return (StatusCode::NOT_MODIFIED, caching).into_response();
             }
-            (caching, [(CONTENT_TYPE, "image/png")], image).into_response()
+            (caching, [(CONTENT_TYPE, name.format().media_type())], image).into_response()
         }
         Ok(None) => not_there(),
         Err(error) => failed(&error),
@@ -100,7 +100,7 @@ fn answer(status: StatusCode, message: &'static str) -> Response {
 fn failed(error: &OutputError) -> Response {
     let status = match error {
         OutputError::Exists => StatusCode::PRECONDITION_FAILED,
-        OutputError::NotPng => StatusCode::BAD_REQUEST,
+        OutputError::OtherFormat { .. } => StatusCode::BAD_REQUEST,
         OutputError::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
         OutputError::Open { .. } | OutputError::Read(_) | OutputError::Write(_) => {
             tracing::error!(%error, "output store failed");
@@ -114,6 +114,7 @@ fn failed(error: &OutputError) -> Response {
 mod tests {
     use axum::http::Request;
     use bytes::Bytes;
+    use runtime_api::OutputFormat;
     use tower::ServiceExt;
     use uuid::Uuid;
 
@@ -134,15 +135,26 @@ mod tests {
         House { routes: routes(store.clone()), store, folder }
     }
 
+    const PNG: OutputFormat = OutputFormat::Png;
+
     fn png() -> Bytes {
+        file(PNG)
+    }
+
+    fn file(format: OutputFormat) -> Bytes {
         let mut bytes = std::io::Cursor::new(Vec::new());
-        image::RgbImage::new(2, 2).write_to(&mut bytes, image::ImageFormat::Png).unwrap();
+        let kind = image::ImageFormat::from_mime_type(format.media_type()).unwrap();
+        image::RgbImage::new(2, 2).write_to(&mut bytes, kind).unwrap();
         bytes.into_inner().into()
     }
 
     impl House {
         fn put_path(&self, image: u32, lifetime: Duration) -> String {
-            self.store.signed_put_url("", GENERATION, image, SystemTime::now() + lifetime)
+            self.put_path_as(image, PNG, lifetime)
+        }
+
+        fn put_path_as(&self, image: u32, format: OutputFormat, lifetime: Duration) -> String {
+            self.store.signed_put_url("", GENERATION, image, format, SystemTime::now() + lifetime)
         }
 
         async fn send(&self, method: &str, path: &str, body: Bytes) -> (StatusCode, HeaderMap, Bytes) {
@@ -167,7 +179,7 @@ mod tests {
     #[tokio::test]
     async fn output_is_404_until_it_is_put_and_then_served_for_ever() {
         let house = house();
-        let path = house.store.public_path(GENERATION, 0);
+        let path = house.store.public_path(GENERATION, 0, PNG);
         let (status, headers, _) = house.send("GET", &path, Bytes::new()).await;
         assert_eq!((status, headers[CACHE_CONTROL].to_str().unwrap()), (StatusCode::NOT_FOUND, "no-store"));
         assert_eq!(house.send("PUT", &house.put_path(0, PUT_TIMEOUT), png()).await.0, StatusCode::CREATED);
@@ -178,15 +190,15 @@ mod tests {
         let (status, headers, body) = house.send("HEAD", &path, Bytes::new()).await;
         assert_eq!((status, body.len()), (StatusCode::OK, 0));
         assert_eq!(headers["content-length"].to_str().unwrap(), png().len().to_string());
-        assert_eq!(house.store.read(GENERATION, 0).await.unwrap(), Some(png()));
-        assert!(house.store.exists(GENERATION, 0).await.unwrap());
-        assert!(!house.store.exists(GENERATION, 1).await.unwrap());
+        assert_eq!(house.store.read(GENERATION, 0, PNG).await.unwrap(), Some(png()));
+        assert!(house.store.exists(GENERATION, 0, PNG).await.unwrap());
+        assert!(!house.store.exists(GENERATION, 1, PNG).await.unwrap());
     }
 
     #[tokio::test]
     async fn caller_that_has_the_image_is_told_so() {
         let house = house();
-        let path = house.store.public_path(GENERATION, 0);
+        let path = house.store.public_path(GENERATION, 0, PNG);
         house.send("PUT", &house.put_path(0, PUT_TIMEOUT), png()).await;
         let (_, headers, _) = house.send("GET", &path, Bytes::new()).await;
         let request = Request::get(&path).header(IF_NONE_MATCH, headers[ETAG].clone()).body(Body::empty()).unwrap();
@@ -201,7 +213,7 @@ mod tests {
         image::RgbImage::new(3, 3).write_to(&mut other, image::ImageFormat::Png).unwrap();
         let (status, _, _) = house.send("PUT", &house.put_path(0, PUT_TIMEOUT), other.into_inner().into()).await;
         assert_eq!(status, StatusCode::PRECONDITION_FAILED);
-        assert_eq!(house.store.read(GENERATION, 0).await.unwrap(), Some(png()));
+        assert_eq!(house.store.read(GENERATION, 0, PNG).await.unwrap(), Some(png()));
         assert_eq!(house.files(), 1, "nothing unfinished stays behind");
     }
 
@@ -210,12 +222,31 @@ mod tests {
         let house = house();
         let signed = house.put_path(0, PUT_TIMEOUT);
         let (path, query) = signed.split_once('?').unwrap();
-        let expired = house.store.signed_put_url("", GENERATION, 0, SystemTime::UNIX_EPOCH + PUT_TIMEOUT);
-        let other_image = format!("{}?{query}", house.store.public_path(GENERATION, 1));
+        let expired = house.store.signed_put_url("", GENERATION, 0, PNG, SystemTime::UNIX_EPOCH + PUT_TIMEOUT);
+        let other_image = format!("{}?{query}", house.store.public_path(GENERATION, 1, PNG));
         for refused in [path.to_owned(), expired, other_image, format!("{path}?expires=x&signature=y"), format!("{signed}0")] {
             assert_eq!(house.send("PUT", &refused, png()).await.0, StatusCode::FORBIDDEN, "{refused}");
         }
         assert_eq!(house.files(), 0);
+    }
+
+    #[tokio::test]
+    async fn each_format_is_taken_at_its_own_name_alone_and_served_as_what_it_is() {
+        let house = house();
+        for (image, format) in (0..).zip(OutputFormat::ALL) {
+            let path = house.put_path_as(image, format, PUT_TIMEOUT);
+            for other in OutputFormat::ALL.into_iter().filter(|other| *other != format) {
+                let (status, _, body) = house.send("PUT", &path, file(other)).await;
+                assert_eq!(status, StatusCode::BAD_REQUEST);
+                assert!(String::from_utf8_lossy(&body).contains(format.name()), "{body:?}");
+                let renamed = path.replace(&format!(".{}?", format.extension()), &format!(".{}?", other.extension()));
+                assert_eq!(house.send("PUT", &renamed, file(other)).await.0, StatusCode::FORBIDDEN, "{renamed}");
+            }
+            assert_eq!(house.send("PUT", &path, file(format)).await.0, StatusCode::CREATED);
+            let (status, headers, body) = house.send("GET", &house.store.public_path(GENERATION, image, format), Bytes::new()).await;
+            assert_eq!((status, &body), (StatusCode::OK, &file(format)));
+            assert_eq!(headers[CONTENT_TYPE], format.media_type());
+        }
     }
 
     #[tokio::test]
@@ -251,7 +282,7 @@ mod tests {
         house.send("PUT", &house.put_path(0, PUT_TIMEOUT), png()).await;
         std::fs::write(house.folder.path().join("unfinished").join("half"), b"half").unwrap();
         let reopened = FolderStore::open(house.folder.path(), Secret::from_bytes([5; 32])).unwrap();
-        assert_eq!(reopened.read(GENERATION, 0).await.unwrap(), Some(png()));
+        assert_eq!(reopened.read(GENERATION, 0, PNG).await.unwrap(), Some(png()));
         assert_eq!(house.files(), 1);
     }
 }

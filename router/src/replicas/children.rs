@@ -29,6 +29,8 @@ pub struct ChildSettings {
     pub program: PathBuf,
     /// What routers of this installation say to replicas.
     pub token: String,
+    /// The weights that images are checked with; without them replicas check none.
+    pub safety_checker: Option<PathBuf>,
     /// Replaces every set's own.
     pub idle_after: Option<Duration>,
 }
@@ -185,7 +187,7 @@ impl Inner {
         let began = Instant::now();
         tracing::info!("starting replica {name}");
         let started = tokio::select! {
-            started = Process::start(&self.settings.program, &set.model_roots, &self.settings.token, &name) => started,
+            started = Process::start(&self.settings, &set.model_roots, &name) => started,
             () = self.stopping.cancelled() => Err(ReplicaError::Stopping),
         };
         match started {
@@ -293,7 +295,7 @@ mod tests {
         // By a process of its own: were the program ever open for writing in this one, a child that another test forks meanwhile would hold
         // it open, too, and the program could not be run ("text file busy").
         assert!(std::process::Command::new("install").args(["-m", "755"]).args([&draft, &program]).status().unwrap().success());
-        let settings = ChildSettings { program, token: "token".to_owned(), idle_after: Some(idle_after) };
+        let settings = ChildSettings { program, token: "token".to_owned(), safety_checker: None, idle_after: Some(idle_after) };
         Fixture { folder, children: ChildProcesses::new(settings, Arc::new(Metrics::default())) }
     }
 

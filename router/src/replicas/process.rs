@@ -11,7 +11,7 @@ use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
 use tokio::time::timeout;
 
 use super::bounded_lines::next_line;
-use super::{Endpoint, ReplicaError};
+use super::{ChildSettings, Endpoint, ReplicaError};
 
 /// From the start of the process until it must have said where it listens.
 const LISTEN_DEADLINE: Duration = Duration::from_secs(60);
@@ -29,9 +29,13 @@ pub(super) struct Process {
 
 impl Process {
     /// Starts `program` and waits until it listens. `name` stands before its lines in the log.
-    pub(super) async fn start(program: &Path, model_roots: &[PathBuf], token: &str, name: &str) -> Result<Self, ReplicaError> {
+    pub(super) async fn start(
+        ChildSettings { program, token, safety_checker, .. }: &ChildSettings,
+        model_roots: &[PathBuf],
+        name: &str,
+    ) -> Result<Self, ReplicaError> {
         let mut child = Command::new(program)
-            .args(arguments(model_roots))
+            .args(arguments(model_roots, safety_checker.as_deref()))
             .env(TOKEN_VARIABLE, token)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -53,7 +57,7 @@ impl Process {
             Err(_) => return Err(start_error(format!("it did not listen within {} s", LISTEN_DEADLINE.as_secs()))),
         };
         tokio::spawn(drain(stdout, name.to_owned()));
-        let endpoint = Endpoint { base_url: format!("http://{address}"), token: token.to_owned() };
+        let endpoint = Endpoint { base_url: format!("http://{address}"), token: token.clone() };
         Ok(Self { child, stdin, endpoint })
     }
 
@@ -78,11 +82,15 @@ impl Process {
     }
 }
 
-fn arguments(model_roots: &[PathBuf]) -> Vec<OsString> {
+fn arguments(model_roots: &[PathBuf], safety_checker: Option<&Path>) -> Vec<OsString> {
     let mut arguments: Vec<OsString> = ["serve", "--listen", "127.0.0.1:0", "--exit-with-parent"].map(OsString::from).into();
     for root in model_roots {
         arguments.push("--model-root".into());
         arguments.push(root.into());
+    }
+    if let Some(weights) = safety_checker {
+        arguments.push("--safety-checker".into());
+        arguments.push(weights.into());
     }
     arguments
 }
@@ -135,9 +143,13 @@ mod tests {
         path
     }
 
+    fn settings(program: PathBuf) -> ChildSettings {
+        ChildSettings { program, token: "secret".to_owned(), safety_checker: None, idle_after: None }
+    }
+
     async fn start(text: &str) -> Result<Process, ReplicaError> {
         let folder = tempfile::tempdir().unwrap();
-        Process::start(&script(folder.path(), text), &[PathBuf::from("/models")], "token", "test").await
+        Process::start(&settings(script(folder.path(), text)), &[PathBuf::from("/models")], "test").await
     }
 
     #[tokio::test]
@@ -158,17 +170,23 @@ mod tests {
 
     #[tokio::test]
     async fn a_program_that_is_not_there_tells_the_way_out() {
-        let Err(ReplicaError::Start { reason }) = Process::start(Path::new("/nowhere"), &[], "", "test").await else { panic!("started") };
+        let started = Process::start(&settings(PathBuf::from("/nowhere")), &[], "test").await;
+        let Err(ReplicaError::Start { reason }) = started else { panic!("started") };
         assert!(reason.contains("--runtime"), "{reason}");
     }
 
     #[tokio::test]
-    async fn the_token_comes_by_the_environment_and_the_roots_by_the_command_line() {
+    async fn the_token_comes_by_the_environment_and_the_rest_by_the_command_line() {
         let folder = tempfile::tempdir().unwrap();
         let told = folder.path().join("told");
         let text = format!("echo \"$@ $EMULSION_REPLICA_TOKEN\" > {}; exit 1", told.display());
-        let _ = Process::start(&script(folder.path(), &text), &[PathBuf::from("/models")], "secret", "test").await;
-        let told = std::fs::read_to_string(told).unwrap();
-        assert_eq!(told.trim(), "serve --listen 127.0.0.1:0 --exit-with-parent --model-root /models secret");
+        let mut settings = settings(script(folder.path(), &text));
+        let mut expected = "serve --listen 127.0.0.1:0 --exit-with-parent --model-root /models".to_owned();
+        for weights in [None, Some(PathBuf::from("/nsfw.safetensors"))] {
+            expected += if weights.is_some() { " --safety-checker /nsfw.safetensors" } else { "" };
+            settings.safety_checker = weights;
+            let _ = Process::start(&settings, &[PathBuf::from("/models")], "test").await;
+            assert_eq!(std::fs::read_to_string(&told).unwrap().trim(), format!("{expected} secret"));
+        }
     }
 }

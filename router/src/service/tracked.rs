@@ -38,6 +38,8 @@ pub(crate) struct Status {
     running_since: Option<Instant>,
     /// From acceptance to the end.
     finished_after: Option<Duration>,
+    /// Of each image, once they were checked.
+    nsfw_content_detected: Vec<bool>,
     /// Progress of each image, 0…1.
     images: Vec<f32>,
 }
@@ -51,6 +53,7 @@ impl Tracked {
             start: entry.start,
             running_since: None,
             finished_after: None,
+            nsfw_content_detected: Vec::new(),
             images: vec![0.0; entry.request.samples as usize],
         };
         Arc::new(Self {
@@ -75,6 +78,11 @@ impl Tracked {
 
     pub(crate) fn start(&self) -> StartReport {
         self.status.borrow().start
+    }
+
+    /// What the replica found; empty until it told, and where images are not checked.
+    pub(crate) fn nsfw_content_detected(&self) -> Vec<bool> {
+        self.status.borrow().nsfw_content_detected.clone()
     }
 
     pub(crate) fn subscribe(&self) -> (watch::Receiver<Status>, broadcast::Receiver<Progress>) {
@@ -107,7 +115,10 @@ impl Tracked {
                 // Nobody may watch.
                 let _ = self.previews.send(Progress::Preview { image, index, png_base64 });
             }
-            Event::Done { timings } => self.note_start(|start| start.replica = Some(timings)),
+            Event::Done { timings, nsfw_content_detected } => self.status.send_modify(|status| {
+                status.start.replica = Some(timings);
+                status.nsfw_content_detected = nsfw_content_detected;
+            }),
             Event::Failed(_) => {}
         }
     }
@@ -128,6 +139,7 @@ impl Tracked {
                 return false;
             }
             status.state = state_of(outcome);
+            status.nsfw_content_detected = detected(outcome);
             status.finished_after = Some(self.accepted.elapsed());
             true
         });
@@ -147,6 +159,7 @@ impl Tracked {
             track_id: self.entry.track_id.clone(),
             elapsed,
             start: status.start,
+            nsfw_content_detected: status.nsfw_content_detected,
         }
     }
 }
@@ -165,14 +178,21 @@ fn eta(status: &Status, usual: Duration, now: Instant) -> Duration {
 
 pub(crate) fn state_of(outcome: &Outcome) -> State {
     match outcome {
-        Outcome::Succeeded => State::Succeeded,
+        Outcome::Succeeded { .. } => State::Succeeded,
         Outcome::Failed { failure } => State::Failed(failure.clone()),
         Outcome::Cancelled => State::Cancelled,
     }
 }
 
+fn detected(outcome: &Outcome) -> Vec<bool> {
+    match outcome {
+        Outcome::Succeeded { nsfw_content_detected } => nsfw_content_detected.clone(),
+        Outcome::Failed { .. } | Outcome::Cancelled => Vec::new(),
+    }
+}
+
 pub(crate) fn output_paths(id: Uuid, request: &ImageRequest, outputs: &dyn OutputStore) -> Vec<String> {
-    (0..request.samples).map(|image| outputs.public_path(id, image)).collect()
+    (0..request.samples).map(|image| outputs.public_path(id, image, request.output_format)).collect()
 }
 
 /// A request as the journal alone knows it: finished, or worked on by another router.
@@ -188,6 +208,7 @@ pub(crate) fn from_entry(entry: Entry, outputs: &dyn OutputStore, now_ms: i64) -
         elapsed: Duration::from_millis(u64::try_from(elapsed_ms).unwrap_or(0)),
         eta: if entry.outcome.is_some() { Duration::ZERO } else { super::USUAL_DURATION },
         start: entry.start,
+        nsfw_content_detected: entry.outcome.as_ref().map(detected).unwrap_or_default(),
     }
 }
 
@@ -201,6 +222,7 @@ mod tests {
             start: StartReport::default(),
             running_since: Some(since),
             finished_after: None,
+            nsfw_content_detected: Vec::new(),
             images: vec![progress],
         }
     }

@@ -86,6 +86,10 @@ async fn admit(store: &dyn Store, caller: &Caller) -> Entry {
     store.admit(&admission(caller, UNLIMITED)).await.expect("an unlimited plan admits")
 }
 
+fn succeeded() -> Outcome {
+    Outcome::Succeeded { nsfw_content_detected: vec![false, true] }
+}
+
 fn failed() -> Outcome {
     Outcome::Failed { failure: Failure { reason: FailureReason::Internal, message: "out of luck".to_owned() } }
 }
@@ -154,7 +158,7 @@ async fn quota_turns_down_the_call_after_the_last_one(store: &dyn Store) {
 
 async fn a_failed_request_gives_its_call_back(store: &dyn Store) {
     let caller = tenant(store).await;
-    for (outcome, calls, images) in [(failed(), 0, 0), (Outcome::Cancelled, 0, 0), (Outcome::Succeeded, 1, 2)] {
+    for (outcome, calls, images) in [(failed(), 0, 0), (Outcome::Cancelled, 0, 0), (succeeded(), 1, 2)] {
         let entry = admit(store, &caller).await;
         assert!(store.finish(entry.id, entry.fence, &outcome, &StartReport::default()).await.expect("the store answers"));
         let usage = store.usage(caller.tenant).await.expect("the store answers");
@@ -176,7 +180,7 @@ async fn the_queue_is_as_deep_as_the_plan_says(store: &dyn Store) {
     let one = Allowance { queue_depth: 1, ..UNLIMITED };
     let entry = store.admit(&admission(&caller, one)).await.expect("the first fits");
     assert!(matches!(store.admit(&admission(&caller, one)).await, Err(AdmitError::QueueFull { depth: 1 })));
-    store.finish(entry.id, entry.fence, &Outcome::Succeeded, &StartReport::default()).await.expect("the store answers");
+    store.finish(entry.id, entry.fence, &succeeded(), &StartReport::default()).await.expect("the store answers");
     store.admit(&admission(&caller, one)).await.expect("there is room again");
 }
 
@@ -184,10 +188,10 @@ async fn a_request_ends_once(store: &dyn Store) {
     let caller = tenant(store).await;
     let entry = admit(store, &caller).await;
     let start = StartReport { cold: true, held_ms: 12, replica_start_ms: 34, replica: None };
-    assert!(store.finish(entry.id, entry.fence, &Outcome::Succeeded, &start).await.expect("the store answers"));
+    assert!(store.finish(entry.id, entry.fence, &succeeded(), &start).await.expect("the store answers"));
     assert!(!store.finish(entry.id, entry.fence, &failed(), &StartReport::default()).await.expect("the store answers"));
     let ended = store.find_entry(caller.tenant, entry.public_id).await.expect("the store answers").expect("the entry is kept");
-    assert_eq!((ended.outcome, ended.start), (Some(Outcome::Succeeded), start));
+    assert_eq!((ended.outcome, ended.start), (Some(succeeded()), start));
     assert!(ended.finished_at_ms.is_some_and(|finished| finished >= ended.accepted_at_ms));
     assert_eq!(store.usage(caller.tenant).await.expect("the store answers").images, 2);
 }
@@ -204,7 +208,7 @@ async fn work_of_a_silent_router_is_taken_up_once_and_fenced(store: &dyn Store) 
     assert_eq!(third, [], "the successor lives, so nobody else may have it");
     let late = store.finish(entry.id, entry.fence, &failed(), &StartReport::default()).await.expect("the store answers");
     assert!(!late, "the first router was fenced out");
-    assert!(store.finish(entry.id, taken[0].fence, &Outcome::Succeeded, &StartReport::default()).await.expect("the store answers"));
+    assert!(store.finish(entry.id, taken[0].fence, &succeeded(), &StartReport::default()).await.expect("the store answers"));
 }
 
 fn entry_router() -> Uuid {
@@ -239,7 +243,7 @@ async fn inputs_are_needed_until_the_last_request_that_names_them_has_ended(stor
     let needed = async || store.needed_inputs().await.expect("the store answers");
     assert_eq!(needed().await, HashSet::from(["ab".repeat(32), "cd".repeat(32)]));
     for (entry, left) in entries.iter().rev().zip([HashSet::from(["ab".repeat(32)]), HashSet::new()]) {
-        store.finish(entry.id, entry.fence, &Outcome::Succeeded, &StartReport::default()).await.expect("the store answers");
+        store.finish(entry.id, entry.fence, &succeeded(), &StartReport::default()).await.expect("the store answers");
         assert_eq!(needed().await, left);
     }
 }

@@ -161,7 +161,7 @@ impl Store for PostgresStore {
         .await?;
         let Some(row) = row else { return Ok(false) };
         let tenant: Uuid = row.try_get("tenant")?;
-        if *outcome == Outcome::Succeeded {
+        if matches!(outcome, Outcome::Succeeded { .. }) {
             sqlx::query("update tenants set images = images + $1 where id = $2")
                 .bind(row.try_get::<i64, _>("samples")?)
                 .bind(tenant)

@@ -113,7 +113,7 @@ impl Store for SqliteStore {
         .await?;
         let Some(row) = row else { return Ok(false) };
         let tenant: Vec<u8> = row.try_get("tenant")?;
-        if *outcome == Outcome::Succeeded {
+        if matches!(outcome, Outcome::Succeeded { .. }) {
             sqlx::query("update tenants set images = images + ? where id = ?")
                 .bind(row.try_get::<i64, _>("samples")?)
                 .bind(tenant)

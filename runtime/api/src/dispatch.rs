@@ -24,7 +24,8 @@ pub struct Dispatch {
     /// How many previews of each unfinished image to send as [`crate::Event::Preview`].
     #[serde(default)]
     pub partial_images: u32,
-    /// Text written into the PNG, key and value, in order.
+    /// Text written into the image, key and value, in order: all of it into PNG; of JPEG and WebP, whose EXIF data has one place for
+    /// it, `parameters` alone.
     #[serde(default)]
     pub metadata: Vec<(String, String)>,
 }

@@ -30,6 +30,9 @@ pub enum Event {
     /// Every image was stored at its target.
     Done {
         timings: Timings,
+        /// Of each image, in order; empty where they were not checked.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        nsfw_content_detected: Vec<bool>,
     },
     Failed(Failure),
 }
@@ -44,6 +47,7 @@ pub struct Timings {
     pub encode_ms: u64,
     pub denoise_ms: u64,
     pub decode_ms: u64,
+    /// Checking where it was asked for, writing the files, and storing them.
     pub upload_ms: u64,
     pub weights_from: WeightsTier,
 }

@@ -15,11 +15,13 @@
 
 mod dispatch;
 mod event;
+mod output;
 mod request;
 mod state;
 
 pub use dispatch::{AdapterSource, Dispatch, InputSource, ModelSource, OutputTarget};
 pub use event::{Event, Failure, FailureReason, Timings, WeightsTier};
+pub use output::{OutputFormat, SafetyStyle};
 pub use request::{AdapterUse, ImageRequest, Margins, PromptSyntax, Task};
 pub use state::{ReplicaState, ResidentModel};
 

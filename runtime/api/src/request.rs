@@ -3,6 +3,8 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::{OutputFormat, SafetyStyle};
+
 /// What is asked for, after the dialect's own names, defaults and spellings are gone.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -116,6 +118,18 @@ pub struct ImageRequest {
     /// Textual inversions that the prompts may name, by the API's names of them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub embeddings: Vec<String>,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub output_format: OutputFormat,
+    /// Of JPEG files: 100 keeps nearly all of the picture, 0 next to nothing; `None` is 100.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output_quality: Option<u8>,
+    /// What becomes of images that are not safe for work; `None`: they are not checked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub safety_checker: Option<SafetyStyle>,
+}
+
+fn is_default(format: &OutputFormat) -> bool {
+    *format == OutputFormat::default()
 }
 
 fn one() -> u32 {
@@ -192,6 +206,9 @@ impl ImageRequest {
             margins: None,
             adapters: Vec::new(),
             embeddings: Vec::new(),
+            output_format: OutputFormat::default(),
+            output_quality: None,
+            safety_checker: None,
         }
     }
 }

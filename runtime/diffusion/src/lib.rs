@@ -29,10 +29,11 @@ pub mod model;
 pub mod ops;
 pub mod picture;
 pub mod pipeline;
+pub mod safety;
 pub mod sampler;
 pub mod text;
 pub mod tokenizer;
 pub mod vae;
 pub mod weights;
 
-pub use candle_core::{DType, Device, Tensor};
+pub use candle_core::{DType, Device, Error, Tensor};

@@ -10,6 +10,7 @@ mod resample;
 
 pub use outpaint::{Margins, Outpainting, outpainting};
 pub(crate) use overlay::Overlay;
+use resample::Kernel;
 
 /// Eight bits per channel, rows from the top, red green blue.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,8 +37,27 @@ pub struct GrayImage {
 impl RgbImage {
     /// The picture in another size, its sides scaled independently.
     pub fn resized(&self, width: usize, height: usize) -> Self {
-        let data = resample::lanczos::<3>(&self.data, [self.width, self.height], [width, height]);
+        let data = resample::resized::<3>(&self.data, [self.width, self.height], [width, height], Kernel::Lanczos);
         Self { width, height, data }
+    }
+
+    /// The same with PIL's `BILINEAR`, which is softer.
+    pub fn resized_bilinear(&self, width: usize, height: usize) -> Self {
+        let data = resample::resized::<3>(&self.data, [self.width, self.height], [width, height], Kernel::Bilinear);
+        Self { width, height, data }
+    }
+
+    /// Blurred as PIL's `GaussianBlur`; a radius of 0 pixels changes nothing.
+    pub fn blurred(&self, radius: u32) -> Self {
+        let mut blurred = self.clone();
+        for channel in 0..3 {
+            let plane: Vec<u8> = self.data.iter().skip(channel).step_by(3).copied().collect();
+            let plane = blur::gaussian(&plane, [self.width, self.height], radius);
+            for (value, made) in blurred.data.iter_mut().skip(channel).step_by(3).zip(plane) {
+                *value = made;
+            }
+        }
+        blurred
     }
 
     /// Its brightness, as PIL's `convert("L")` (ITU-R 601).
@@ -58,7 +78,7 @@ impl RgbImage {
 impl GrayImage {
     /// The mask in another size, its sides scaled independently.
     pub fn resized(&self, width: usize, height: usize) -> Self {
-        let data = resample::lanczos::<1>(&self.data, [self.width, self.height], [width, height]);
+        let data = resample::resized::<1>(&self.data, [self.width, self.height], [width, height], Kernel::Lanczos);
         Self { width, height, data }
     }
 

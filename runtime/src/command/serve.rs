@@ -17,6 +17,7 @@ use super::logging;
 use crate::engine::{DeviceName, Diffusion, Precision};
 use crate::http::{Token, app};
 use crate::request;
+use crate::safety::SafetyChecker;
 use crate::source::ModelRoots;
 use crate::worker::{Limits, Replica, Stopped};
 
@@ -32,6 +33,9 @@ pub struct Serve {
     /// Folder below which models may lie; may be given more than once.
     #[arg(long = "model-root", env = "EMULSION_MODEL_ROOTS", value_delimiter = ',', required = true)]
     model_roots: Vec<PathBuf>,
+    /// File with the safety checker's weights, as `make safety-checker` makes it; without it, requests for checked images are refused.
+    #[arg(long, env = "EMULSION_SAFETY_CHECKER")]
+    safety_checker: Option<PathBuf>,
     /// Token that routers send as `Authorization: Bearer`.
     #[arg(long, env = runtime_api::TOKEN_VARIABLE, hide_env_values = true)]
     token: Option<String>,
@@ -100,7 +104,8 @@ impl Serve {
         let token = self.checked_token()?;
         let roots = ModelRoots::resolve(&self.model_roots)?;
         let engine = Diffusion::new(self.device.open()?, self.dtype.dtype());
-        let (replica, stopped) = Replica::start(engine, roots, self.limits()?, &tokio::runtime::Handle::current())?;
+        let safety_checker = self.safety_checker.as_deref().map(SafetyChecker::open).transpose()?;
+        let (replica, stopped) = Replica::start(engine, roots, safety_checker, self.limits()?, &tokio::runtime::Handle::current())?;
         let replica = Arc::new(replica);
         let listener = TcpListener::bind(self.listen).await.with_context(|| format!("listen on {}", self.listen))?;
         let address = listener.local_addr().context("read the address")?;

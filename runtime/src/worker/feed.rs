@@ -84,6 +84,10 @@ mod tests {
         Event::Step { image: 0, evaluation, evaluations: 9 }
     }
 
+    fn done() -> Event {
+        Event::Done { timings: Default::default(), nsfw_content_detected: Vec::new() }
+    }
+
     async fn all(mut feed: Feed) -> Vec<Event> {
         let mut events = Vec::new();
         while let Some(event) = feed.next().await {
@@ -96,8 +100,8 @@ mod tests {
     async fn outcome_comes_last_and_once() {
         let (teller, feed) = feed();
         teller.tell(step(1));
-        teller.end(Event::Done { timings: Default::default() });
-        assert_eq!(all(feed).await, [step(1), Event::Done { timings: Default::default() }]);
+        teller.end(done());
+        assert_eq!(all(feed).await, [step(1), done()]);
     }
 
     #[tokio::test]
@@ -106,7 +110,7 @@ mod tests {
         for evaluation in 0..2 * MAX_WAITING_EVENTS as u32 {
             teller.tell(step(evaluation));
         }
-        teller.end(Event::Done { timings: Default::default() });
+        teller.end(done());
         let events = all(feed).await;
         assert_eq!(events.len(), MAX_WAITING_EVENTS + 1);
         assert!(matches!(events.last(), Some(Event::Done { .. })));

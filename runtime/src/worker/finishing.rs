@@ -1,4 +1,4 @@
-//! From pixels to stored files: encodes PNGs and puts them to their targets, off the device thread.
+//! From pixels to stored files: checks them where that was asked for, writes files and puts them to their targets, off the device thread.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -6,15 +6,16 @@ use std::time::Instant;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use futures::TryStreamExt;
-use runtime_api::{Event, FailureReason, OutputTarget, Timings};
+use futures::{StreamExt, TryStreamExt};
+use runtime_api::{Event, FailureReason, ImageRequest, OutputTarget, Timings};
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use super::generation::Generation;
 use super::running::milliseconds;
 use crate::infotext;
-use crate::picture::{MAX_TEXT_ENTRIES, Pixels, encode_png};
+use crate::picture::{Encoding, MAX_TEXT_ENTRIES, Pixels, encode, encode_png};
+use crate::safety::SafetyChecker;
 use crate::upload::Uploader;
 
 /// Images of one generation that are on their way at once.
@@ -24,6 +25,7 @@ const PARALLEL_UPLOADS: usize = 4;
 #[derive(Clone)]
 pub(super) struct Finisher {
     pub(super) uploader: Uploader,
+    pub(super) safety_checker: Option<Arc<SafetyChecker>>,
     /// Tells the device thread that places became free.
     pub(super) wake: Arc<dyn Fn() + Send + Sync>,
 }
@@ -50,10 +52,11 @@ impl Finisher {
         let Generation { dispatch, deadline, mut ending, infotexts, .. } = generation;
         let began = Instant::now();
         let all = async {
-            let images = dispatch.outputs.iter().zip(pixels).zip(&infotexts).map(Ok::<_, (FailureReason, String)>);
-            let store =
-                |((target, pixels), infotext): ((_, _), &String)| self.store_one(target, pixels, text(&dispatch.metadata, infotext));
-            futures::stream::iter(images).try_for_each_concurrent(PARALLEL_UPLOADS, store).await
+            let mut all = Vec::new();
+            for ((target, pixels), infotext) in dispatch.outputs.iter().zip(pixels).zip(&infotexts) {
+                all.push(self.store_one(&dispatch.request, target, pixels, text(&dispatch.metadata, infotext)));
+            }
+            futures::stream::iter(all).buffered(PARALLEL_UPLOADS).try_collect::<Vec<bool>>().await
         };
         let stored = tokio::select! {
             stored = all => stored,
@@ -63,23 +66,39 @@ impl Finisher {
             }
         };
         match stored {
-            Ok(()) => {
+            Ok(nsfw_content_detected) => {
                 timings.upload_ms = milliseconds(began.elapsed());
-                ending.done(timings);
+                let was_checked = dispatch.request.safety_checker.is_some();
+                ending.done(timings, if was_checked { nsfw_content_detected } else { Vec::new() });
             }
             Err((reason, message)) => ending.failed(reason, message),
         }
     }
 
-    async fn store_one(&self, target: &OutputTarget, pixels: Pixels, text: Vec<(String, String)>) -> Result<(), (FailureReason, String)> {
-        let encoded = tokio::task::spawn_blocking(move || encode_png(&pixels, &text)).await;
-        let png = match encoded {
-            Ok(Ok(png)) => png,
-            Ok(Err(error)) => return Err((FailureReason::Internal, error.to_string())),
-            Err(_) => return Err((FailureReason::Internal, "the png encoder panicked".to_owned())),
+    /// Whether the image was not safe; what is stored is then drawn over.
+    async fn store_one(
+        &self,
+        request: &ImageRequest,
+        target: &OutputTarget,
+        pixels: Pixels,
+        text: Vec<(String, String)>,
+    ) -> Result<bool, (FailureReason, String)> {
+        let (checker, style) = (self.safety_checker.clone(), request.safety_checker);
+        let encoding = Encoding { format: request.output_format, quality: request.output_quality };
+        let written = tokio::task::spawn_blocking(move || {
+            let (pixels, is_unsafe) = match (style, checker) {
+                (None, _) => (pixels, false),
+                (Some(style), Some(checker)) => checker.checked(pixels, style).map_err(|error| error.to_string())?,
+                (Some(_), None) => return Err("the image was not checked and is not shown".to_owned()),
+            };
+            Ok((encode(&pixels, encoding, &text).map_err(|error| error.to_string())?, is_unsafe))
+        });
+        let (file, is_unsafe) = match written.await {
+            Ok(written) => written.map_err(|message| (FailureReason::Internal, message))?,
+            Err(_) => return Err((FailureReason::Internal, "checking or encoding the image panicked".to_owned())),
         };
-        let stored = self.uploader.put(target, Bytes::from(png)).await;
-        stored.map_err(|error| (FailureReason::OutputRejected, error.to_string()))
+        let stored = self.uploader.put(target, Bytes::from(file), encoding.format).await;
+        stored.map(|()| is_unsafe).map_err(|error| (FailureReason::OutputRejected, error.to_string()))
     }
 }
 

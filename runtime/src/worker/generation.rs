@@ -93,8 +93,8 @@ impl Ending {
         }
     }
 
-    pub(super) fn done(mut self, timings: Timings) {
-        self.end(None, Event::Done { timings });
+    pub(super) fn done(mut self, timings: Timings, nsfw_content_detected: Vec<bool>) {
+        self.end(None, Event::Done { timings, nsfw_content_detected });
     }
 
     pub(super) fn failed(mut self, reason: FailureReason, message: String) {

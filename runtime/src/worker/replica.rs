@@ -22,6 +22,7 @@ use crate::input::Fetcher;
 use crate::metrics::Metrics;
 use crate::picture::check_text;
 use crate::request;
+use crate::safety::SafetyChecker;
 use crate::source::ModelRoots;
 use crate::upload::Uploader;
 
@@ -32,6 +33,7 @@ const STALL_LIMIT: Duration = Duration::from_secs(600);
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) limits: Limits,
+    has_safety_checker: bool,
     pub(super) metrics: Arc<Metrics>,
     pub(super) heartbeat: Heartbeat,
     pub(super) image_slots: Arc<Semaphore>,
@@ -123,19 +125,21 @@ impl std::fmt::Debug for Replica {
 }
 
 impl Replica {
-    /// Starts the threads. The receiver hears when the device thread ends.
+    /// Starts the threads. The receiver hears when the device thread ends. Without a `safety_checker`, requests that ask for one are refused.
     ///
     /// # Errors
     /// [`StartError`] if the system refuses a thread.
     pub fn start<E: Engine>(
         engine: E,
         roots: ModelRoots,
+        safety_checker: Option<SafetyChecker>,
         limits: Limits,
         runtime: &Handle,
     ) -> Result<(Self, oneshot::Receiver<Stopped>), StartError> {
         let engine = Arc::new(engine);
         let shared = Arc::new(Shared {
             limits,
+            has_safety_checker: safety_checker.is_some(),
             metrics: Arc::new(Metrics::new().map_err(StartError::Metrics)?),
             heartbeat: Heartbeat::new(),
             image_slots: Arc::new(Semaphore::new(limits.max_images as usize)),
@@ -151,7 +155,7 @@ impl Replica {
         let wake = post.clone();
         // A device thread that is gone needs no waking.
         let wake = Arc::new(move || drop(wake.send(Message::Wake)));
-        let finisher = Finisher { uploader: Uploader::new()?, wake };
+        let finisher = Finisher { uploader: Uploader::new()?, safety_checker: safety_checker.map(Arc::new), wake };
         let adapters = Adapters::new(Arc::clone(&engine), limits.adapter_bytes);
         let device = DeviceThread::new(Arc::clone(&engine), Arc::clone(&shared), mail, orders, finisher, runtime.clone());
         let device = spawn("device", move || {
@@ -191,7 +195,7 @@ impl Replica {
         // Present before the door is looked at: who slips through while it closes is waited for.
         let presence = Presence::enter(&self.shared.house);
         let place = self.enter()?;
-        check(&dispatch, &self.shared.limits).map_err(|message| failure(FailureReason::InvalidRequest, message))?;
+        check(&dispatch, &self.shared).map_err(|message| failure(FailureReason::InvalidRequest, message))?;
         let accepted = Instant::now();
         let deadline = accepted + Duration::from_millis(dispatch.deadline_ms).min(MAX_DEADLINE);
         let (roots, source) = (self.roots.clone(), dispatch.model.clone());
@@ -338,7 +342,11 @@ impl Drop for Replica {
     }
 }
 
-fn check(dispatch: &Dispatch, limits: &Limits) -> Result<(), String> {
+fn check(dispatch: &Dispatch, shared: &Shared) -> Result<(), String> {
+    let limits = &shared.limits;
+    if dispatch.request.safety_checker.is_some() && !shared.has_safety_checker {
+        return Err("this replica has no safety checker; start it with --safety-checker, or ask for images that are not checked".to_owned());
+    }
     request::check(&dispatch.request, &limits.request).map_err(|error| error.to_string())?;
     check_inputs(dispatch)?;
     if dispatch.outputs.len() != dispatch.request.samples as usize {

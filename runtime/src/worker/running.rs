@@ -52,7 +52,9 @@ impl<E: Engine> Running<E> {
         slots: OwnedSemaphorePermit,
         started: Instant,
     ) -> Self {
-        let partial_images = generation.dispatch.partial_images.min(super::MAX_PARTIAL_IMAGES);
+        // What is checked is shown only once it was.
+        let is_checked = generation.dispatch.request.safety_checker.is_some();
+        let partial_images = if is_checked { 0 } else { generation.dispatch.partial_images.min(super::MAX_PARTIAL_IMAGES) };
         let sample = |(image, progress): (E::Image, Progress)| Sample {
             image: Some(image),
             pixels: None,

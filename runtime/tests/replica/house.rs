@@ -7,6 +7,7 @@ use std::time::Duration;
 use futures::StreamExt;
 use runtime::engine::Engine;
 use runtime::http::{Token, app};
+use runtime::safety::SafetyChecker;
 use runtime::source::ModelRoots;
 use runtime::worker::{Limits, Replica, Stopped};
 use runtime_api::{Dispatch, Event, FailureReason, GENERATIONS_PATH, ImageRequest, ModelSource, ReplicaState, STATE_PATH};
@@ -46,9 +47,18 @@ impl House {
 
     /// Without any model.
     pub(crate) async fn with_engine<E: Engine>(engine: E, gate: Arc<Gate>, limits: Limits) -> Self {
+        Self::with_safety_checker(engine, gate, limits, None).await
+    }
+
+    pub(crate) async fn with_safety_checker<E: Engine>(
+        engine: E,
+        gate: Arc<Gate>,
+        limits: Limits,
+        safety_checker: Option<SafetyChecker>,
+    ) -> Self {
         let models = tempfile::tempdir().unwrap();
         let roots = ModelRoots::resolve(&[models.path().to_owned()]).unwrap();
-        let (replica, stopped) = Replica::start(engine, roots, limits, &tokio::runtime::Handle::current()).unwrap();
+        let (replica, stopped) = Replica::start(engine, roots, safety_checker, limits, &tokio::runtime::Handle::current()).unwrap();
         let replica = Arc::new(replica);
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = format!("http://{}", listener.local_addr().unwrap());

@@ -12,7 +12,7 @@ fn of_model(house: &House, model: &str, name: &str) -> Dispatch {
 
 fn tier(events: &[Event]) -> WeightsTier {
     match events.last() {
-        Some(Event::Done { timings }) => timings.weights_from,
+        Some(Event::Done { timings, .. }) => timings.weights_from,
         other => panic!("{other:?}"),
     }
 }

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{Path, State};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::routing::put;
 use runtime::picture::{Pixels, decode_png};
 use runtime_api::OutputTarget;
@@ -15,7 +15,8 @@ use tokio::sync::watch;
 
 #[derive(Debug, Default)]
 struct Kept {
-    files: HashMap<String, Vec<u8>>,
+    /// With their media types.
+    files: HashMap<String, (Vec<u8>, String)>,
     /// Answers to give before any file is kept.
     refusals: VecDeque<StatusCode>,
     attempts: usize,
@@ -46,7 +47,7 @@ impl Storage {
     }
 
     pub(crate) fn give(&self, name: &str, file: Vec<u8>) {
-        self.kept.lock().unwrap().files.insert(name.to_owned(), file);
+        self.kept.lock().unwrap().files.insert(name.to_owned(), (file, String::new()));
     }
 
     pub(crate) fn hold(&self) {
@@ -66,7 +67,14 @@ impl Storage {
     }
 
     pub(crate) fn picture(&self, name: &str) -> Option<(Pixels, Vec<(String, String)>)> {
-        self.kept.lock().unwrap().files.get(name).map(|file| decode_png(file).unwrap())
+        self.kept.lock().unwrap().files.get(name).map(|(file, _)| decode_png(file).unwrap())
+    }
+
+    /// A file that was put as what it is.
+    pub(crate) fn file(&self, name: &str, media_type: &str) -> Vec<u8> {
+        let (file, put_as) = self.kept.lock().unwrap().files[name].clone();
+        assert_eq!(put_as, media_type);
+        file
     }
 
     pub(crate) fn pixels(&self, name: &str) -> Pixels {
@@ -82,7 +90,7 @@ async fn give(State((kept, held)): State<Shelves>, Path(name): Path<String>) -> 
     let mut kept = kept.lock().unwrap();
     match kept.refusals.pop_front() {
         Some(status) => Err(status),
-        None => kept.files.get(&name).cloned().ok_or(StatusCode::NOT_FOUND),
+        None => kept.files.get(&name).map(|(file, _)| file.clone()).ok_or(StatusCode::NOT_FOUND),
     }
 }
 
@@ -92,10 +100,10 @@ async fn keep(State((kept, _)): State<Shelves>, Path(name): Path<String>, header
     if let Some(status) = kept.refusals.pop_front() {
         return status;
     }
-    if headers.get("content-type").is_none_or(|value| value != "image/png") || headers.get("if-none-match").is_none_or(|value| value != "*")
-    {
+    let header = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok()).unwrap_or_default();
+    if !header("content-type").starts_with("image/") || header("if-none-match") != "*" {
         return StatusCode::BAD_REQUEST;
     }
-    kept.files.insert(name, body.to_vec());
+    kept.files.insert(name, (body.to_vec(), header("content-type").to_owned()));
     StatusCode::CREATED
 }

@@ -10,6 +10,7 @@ use utoipa::ToSchema;
 use super::Family;
 use super::refusal::{ErrorBody, to_value};
 use crate::dialect::cold_start::ColdStart;
+use crate::dialect::safety::DEFAULT_STYLE;
 use crate::dialect::{Answer, failure_status};
 use crate::generation::{Generation, ModelListing, State};
 
@@ -36,7 +37,7 @@ pub struct Success {
     /// URLs of the images, or the images as base64 texts where the caller asked for them.
     pub output: Vec<String>,
     pub proxy_links: Vec<String>,
-    /// Always false: no image is checked.
+    /// Whether `safety_checker` found any image unsafe; false where it was not asked for.
     pub nsfw_content_detected: bool,
     pub webhook_status: &'static str,
     pub tip: &'static str,
@@ -95,6 +96,7 @@ pub struct Meta {
     pub negative_prompt: String,
     pub scheduler: String,
     pub safety_checker: &'static str,
+    pub safety_checker_type: &'static str,
     #[serde(rename = "W")]
     pub short_width: u32,
     #[serde(rename = "H")]
@@ -187,7 +189,7 @@ fn success(generation: &Generation, images: Option<Vec<String>>, answering: Answ
         id: generation.public_id,
         output: images.unwrap_or_else(|| links.clone()),
         proxy_links: links,
-        nsfw_content_detected: false,
+        nsfw_content_detected: generation.nsfw_content_detected.contains(&true),
         webhook_status: "",
         tip: "",
         track_id: generation.track_id.clone(),
@@ -253,7 +255,8 @@ fn meta(request: &ImageRequest, base64: bool) -> Meta {
         model_id: request.model.clone(),
         negative_prompt: request.negative_prompt.clone().unwrap_or_default(),
         scheduler: request.sampler.clone().unwrap_or_default(),
-        safety_checker: "no",
+        safety_checker: yes_or_no(request.safety_checker.is_some()),
+        safety_checker_type: request.safety_checker.unwrap_or(DEFAULT_STYLE).name(),
         short_width: width,
         short_height: height,
         width,

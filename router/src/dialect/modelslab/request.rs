@@ -5,7 +5,7 @@ use serde::Deserialize;
 use utoipa::ToSchema;
 
 use super::Family;
-use crate::dialect::{Content, Fields, adapters, fields, lenient, not_supported, pictures, sampler};
+use crate::dialect::{Content, Fields, adapters, fields, lenient, not_supported, pictures, safety, sampler};
 use crate::generation::{Mask, Mode, Pictures, Submission};
 use crate::refusal::Refusal;
 use crate::validation::MASK_BLUR_LIMIT_PIXELS;
@@ -76,6 +76,12 @@ pub struct TextToImageFields {
     #[serde(deserialize_with = "lenient::names")]
     #[schema(value_type = Option<String>)]
     pub embeddings_model: Vec<String>,
+    /// Whether images are checked for what is not safe for work; off by default.
+    #[serde(deserialize_with = "lenient::switch")]
+    pub safety_checker: Option<bool>,
+    /// What an unsafe image becomes: `blur`, `pixelate`, `black` or `sensitive_content_text` (the default).
+    #[serde(deserialize_with = "lenient::filled_text")]
+    pub safety_checker_type: Option<String>,
     /// Answer `processing` at once; the image is fetched by its id.
     #[serde(deserialize_with = "lenient::switch")]
     pub instant_response: Option<bool>,
@@ -228,6 +234,7 @@ fn translate(call: TextToImageFields) -> Result<ImageRequest, Refusal> {
     request.adapters = adapters::uses(call.lora_model, &call.lora_strength)?;
     request.adapters.extend(tagged);
     request.embeddings = call.embeddings_model;
+    request.safety_checker = safety::style(call.safety_checker, call.safety_checker_type.as_deref())?;
     Ok(request)
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use runtime_api::{Failure, FailureReason, ImageRequest, PromptSyntax, Task, Timings, WeightsTier};
+use runtime_api::{Failure, FailureReason, ImageRequest, PromptSyntax, SafetyStyle, Task, Timings, WeightsTier};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -96,6 +96,7 @@ fn what_cannot_be_meant_is_refused_with_the_fields_name() {
         (json!({ "prompt": "a", "seed": 1e300 }), "seed"),
         (json!({ "prompt": "a", "scheduler": "Magic" }), "scheduler"),
         (json!({ "prompt": "a", "base64": "perhaps" }), "base64"),
+        (json!({ "prompt": "a", "safety_checker": "yes", "safety_checker_type": "fig leaf" }), "safety_checker_type"),
         (json!({ "prompt": "a", "track_id": "x".repeat(1000) }), "track_id"),
     ] {
         match parse(&body) {
@@ -190,6 +191,7 @@ fn generation(state: State) -> Generation {
             replica_start_ms: 120,
             replica: Some(Timings { load_ms: 450, denoise_ms: 900, weights_from: WeightsTier::Disk, ..Timings::default() }),
         },
+        nsfw_content_detected: Vec::new(),
     }
 }
 
@@ -218,6 +220,19 @@ fn success_has_everything_that_clients_read() {
     assert_eq!(body["cold_start"]["weights_from"], "disk");
     assert_eq!(body["cold_start"]["phases_ms"]["replica_start"], 120);
     assert_eq!(body["cold_start"]["phases_ms"]["load"], 450);
+}
+
+#[test]
+fn checked_images_are_told_together_and_meta_names_the_style() {
+    let mut made = generation(State::Succeeded);
+    let meta = |made: &Generation| render_fetch(made, None, answering(false)).body["meta"].clone();
+    assert_eq!((&meta(&made)["safety_checker"], &meta(&made)["safety_checker_type"]), (&json!("no"), &json!("sensitive_content_text")));
+    made.request.safety_checker = Some(SafetyStyle::Blur);
+    assert_eq!((&meta(&made)["safety_checker"], &meta(&made)["safety_checker_type"]), (&json!("yes"), &json!("blur")));
+    for (found, told) in [(vec![false, false], false), (vec![false, true], true)] {
+        made.nsfw_content_detected = found;
+        assert_eq!(render_fetch(&made, None, answering(false)).body["nsfw_content_detected"], told);
+    }
 }
 
 #[test]

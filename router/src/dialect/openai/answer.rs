@@ -25,13 +25,16 @@ pub struct ImagesAnswer {
     pub cold_start: ColdStart,
 }
 
-/// One image: one of the two.
-#[derive(Clone, Debug, Serialize, ToSchema)]
+/// One image, in one of two ways.
+#[derive(Clone, Debug, Default, Serialize, ToSchema)]
 pub struct ImageData {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub b64_json: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub url: Option<String>,
+    /// Whether it was found unsafe and drawn over; left out where `safety_checker` was not asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub nsfw_content_detected: Option<bool>,
 }
 
 #[derive(Clone, Debug, Serialize, ToSchema)]
@@ -55,15 +58,21 @@ pub struct ModelEntry {
 
 /// The images of a generation that succeeded: `images` as base64, or links below `public_url`.
 pub fn render(generation: &Generation, images: Option<Vec<String>>, public_url: &str, created: u64) -> Answer {
-    let data = match images {
-        Some(images) => images.into_iter().map(|image| ImageData { b64_json: Some(image), url: None }).collect(),
-        None => generation.output_paths.iter().map(|path| ImageData { b64_json: None, url: Some(format!("{public_url}{path}")) }).collect(),
+    let mut data: Vec<ImageData> = match images {
+        Some(images) => images.into_iter().map(|image| ImageData { b64_json: Some(image), ..ImageData::default() }).collect(),
+        None => {
+            let url = |path| Some(format!("{public_url}{path}"));
+            generation.output_paths.iter().map(|path| ImageData { url: url(path), ..ImageData::default() }).collect()
+        }
     };
+    for (image, detected) in data.iter_mut().zip(&generation.nsfw_content_detected) {
+        image.nsfw_content_detected = Some(*detected);
+    }
     let answer = ImagesAnswer {
         created,
         data,
         background: "opaque",
-        output_format: "png",
+        output_format: generation.request.output_format.name(),
         quality: "auto",
         size: size(generation),
         seed: generation.request.seed,

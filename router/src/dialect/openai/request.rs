@@ -1,16 +1,18 @@
 //! What callers of OpenAI's dialect send.
 
-use runtime_api::{ImageRequest, Task};
+use runtime_api::{ImageRequest, OutputFormat, Task};
 use serde::Deserialize;
 use utoipa::ToSchema;
 
 use super::DIALECT;
-use crate::dialect::{Content, adapters, fields, lenient, not_supported, pictures, sampler};
+use crate::dialect::{Content, adapters, fields, lenient, not_supported, pictures, safety, sampler};
 use crate::generation::{Mask, Mode, Pictures, Submission};
 use crate::refusal::Refusal;
 
 /// Previews of one image at most, as OpenAI has it.
 const PARTIAL_IMAGES_LIMIT: u32 = 3;
+/// The best quality of a JPEG file.
+const QUALITY_LIMIT: u32 = 100;
 
 /// A call for images. Only `prompt` is required; what is left out takes the model's own default.
 #[derive(Clone, Debug, Default, Deserialize, ToSchema)]
@@ -32,9 +34,12 @@ pub struct ImageCall {
     /// `b64_json` (the default) or `url`.
     #[serde(deserialize_with = "lenient::filled_text")]
     pub response_format: Option<String>,
-    /// `png`, the only one.
+    /// `png` (the default), `jpeg` or `webp`, which loses nothing.
     #[serde(deserialize_with = "lenient::filled_text")]
     pub output_format: Option<String>,
+    /// Quality of a JPEG file, 0 to 100 (the default): less is smaller. The other formats lose nothing and stay as they are.
+    #[serde(deserialize_with = "lenient::whole")]
+    pub output_compression: Option<u32>,
     /// `auto` or `opaque`.
     #[serde(deserialize_with = "lenient::filled_text")]
     pub background: Option<String>,
@@ -82,6 +87,12 @@ pub struct ImageCall {
     #[serde(deserialize_with = "lenient::names")]
     #[schema(value_type = Option<String>)]
     pub embeddings_model: Vec<String>,
+    /// Whether images are checked for what is not safe for work; off by default. A stream of checked images has no previews.
+    #[serde(deserialize_with = "lenient::switch")]
+    pub safety_checker: Option<bool>,
+    /// What an unsafe image becomes: `blur`, `pixelate`, `black` or `sensitive_content_text` (the default).
+    #[serde(deserialize_with = "lenient::filled_text")]
+    pub safety_checker_type: Option<String>,
 }
 
 /// What an edit has beside the fields of the others. A picture is a file of a multipart body, an http(s) URL, a data URI or base64: PNG,
@@ -138,7 +149,7 @@ pub fn parse_edit(mut content: Content) -> Result<Parsed, Refusal> {
 fn parse_call(content: Content, pictures: Pictures) -> Result<Parsed, Refusal> {
     not_supported::check(&content)?;
     let call: ImageCall = fields::typed(content.fields)?;
-    check_formats(&call)?;
+    check_background(&call)?;
     let base64 = match call.response_format.as_deref() {
         None | Some("b64_json") => true,
         Some("url") => false,
@@ -155,12 +166,18 @@ fn parse_call(content: Content, pictures: Pictures) -> Result<Parsed, Refusal> {
     Ok(Parsed { submission, base64, stream })
 }
 
-fn check_formats(call: &ImageCall) -> Result<(), Refusal> {
-    match call.output_format.as_deref() {
-        None | Some("png") => {}
-        Some(format @ ("jpeg" | "webp")) => return Err(Refusal::NotSupported { feature: format!("output_format {format} (png is)") }),
-        Some(_) => return Err(invalid("output_format", "must be \"png\"")),
-    }
+fn output_format(asked: Option<&str>) -> Result<OutputFormat, Refusal> {
+    let Some(asked) = asked else { return Ok(OutputFormat::default()) };
+    let known = OutputFormat::ALL.into_iter().find(|format| format.name() == asked);
+    known.ok_or_else(|| invalid("output_format", "must be \"png\", \"jpeg\" or \"webp\""))
+}
+
+fn output_quality(asked: Option<u32>) -> Result<Option<u8>, Refusal> {
+    let checked = asked.map(|quality| if quality <= QUALITY_LIMIT { Ok(quality as u8) } else { Err(quality) }).transpose();
+    checked.map_err(|_| invalid("output_compression", "must be between 0 and 100"))
+}
+
+fn check_background(call: &ImageCall) -> Result<(), Refusal> {
     match call.background.as_deref() {
         None | Some("auto" | "opaque") => Ok(()),
         Some("transparent") => Err(Refusal::NotSupported { feature: "a transparent background".to_owned() }),
@@ -187,6 +204,9 @@ fn translate(call: ImageCall) -> Result<ImageRequest, Refusal> {
     request.sampler_options = sampler.options;
     request.adapters = adapters::uses(call.lora_model, &call.lora_strength)?;
     request.embeddings = call.embeddings_model;
+    request.output_format = output_format(call.output_format.as_deref())?;
+    request.output_quality = output_quality(call.output_compression)?;
+    request.safety_checker = safety::style(call.safety_checker, call.safety_checker_type.as_deref())?;
     Ok(request)
 }
 

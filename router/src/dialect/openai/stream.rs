@@ -18,7 +18,7 @@ pub struct StreamEvent {
     /// `image_generation.partial_image` or `image_generation.completed`; of an edit `image_edit.partial_image` or `image_edit.completed`.
     #[serde(rename = "type")]
     pub kind: &'static str,
-    /// A PNG, whole in itself.
+    /// A file, whole in itself: a preview is a PNG, the finished image what the call asked for.
     pub b64_json: String,
     /// Seconds since 1970.
     pub created_at: u64,
@@ -35,6 +35,9 @@ pub struct StreamEvent {
     pub usage: Option<Usage>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub seed: Option<u64>,
+    /// Whether the image was found unsafe and drawn over; left out where `safety_checker` was not asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub nsfw_content_detected: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cold_start: Option<ColdStart>,
 }
@@ -68,6 +71,7 @@ impl StreamEvent {
             partial_image_index: None,
             usage: None,
             seed: None,
+            nsfw_content_detected: None,
             cold_start: None,
         }
     }
@@ -84,8 +88,14 @@ pub fn partial(generation: &Generation, image_index: u32, preview_index: u32, b6
 pub fn completed(generation: &Generation, image_index: u32, b64_json: String, created_at: u64) -> StreamEvent {
     let kind = if is_edit(generation) { "image_edit.completed" } else { "image_generation.completed" };
     let event = StreamEvent::new(kind, generation, image_index, b64_json, created_at);
-    let cold_start = Some(ColdStart::from(&generation.start));
-    StreamEvent { usage: Some(Usage::default()), seed: generation.request.seed, cold_start, ..event }
+    StreamEvent {
+        output_format: generation.request.output_format.name(),
+        usage: Some(Usage::default()),
+        seed: generation.request.seed,
+        nsfw_content_detected: generation.nsfw_content_detected.get(image_index as usize).copied(),
+        cold_start: Some(ColdStart::from(&generation.start)),
+        ..event
+    }
 }
 
 fn is_edit(generation: &Generation) -> bool {

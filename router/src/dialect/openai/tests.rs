@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crds::model_deployment::ModelKind;
-use runtime_api::{Failure, FailureReason, ImageRequest};
+use runtime_api::{Failure, FailureReason, ImageRequest, OutputFormat, SafetyStyle};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -27,7 +27,8 @@ fn prompt_alone_is_a_whole_call() {
 fn fields_of_openai_and_those_beside_them_are_translated() {
     let parsed = parse_body(&json!({
         "prompt": "a cat", "model": "demo", "n": 2, "size": "64x96", "response_format": "url", "quality": "hd", "style": "vivid",
-        "background": "auto", "moderation": "low", "output_format": "png", "user": "u-1", "stream": true, "partial_images": 2,
+        "background": "auto", "moderation": "low", "output_format": "jpeg", "output_compression": 70, "safety_checker": true,
+        "safety_checker_type": "black", "user": "u-1", "stream": true, "partial_images": 2,
         "negative_prompt": "blurry", "seed": 0, "steps": 12, "guidance_scale": 4.5, "scheduler": "Euler a", "clip_skip": 1
     }))
     .unwrap();
@@ -40,6 +41,9 @@ fn fields_of_openai_and_those_beside_them_are_translated() {
         num_inference_steps: Some(12),
         guidance_scale: Some(4.5),
         clip_skip: Some(1),
+        output_format: OutputFormat::Jpeg,
+        output_quality: Some(70),
+        safety_checker: Some(SafetyStyle::Black),
         sampler: Some("EulerAncestralDiscreteScheduler".to_owned()),
         ..ImageRequest::text_to_image("demo", "a cat")
     };
@@ -69,6 +73,9 @@ fn what_cannot_be_meant_is_refused_with_the_fields_name() {
         (json!({ "prompt": "a", "n": "two" }), "n"),
         (json!({ "prompt": { "text": "a" } }), "prompt"),
         (json!({ "prompt": "a", "output_format": "gif" }), "output_format"),
+        (json!({ "prompt": "a", "output_compression": 101 }), "output_compression"),
+        (json!({ "prompt": "a", "safety_checker": "perhaps" }), "safety_checker"),
+        (json!({ "prompt": "a", "safety_checker": true, "safety_checker_type": "fig leaf" }), "safety_checker_type"),
         (json!({ "prompt": "a", "background": "pink" }), "background"),
     ] {
         let refused = parse_body(&body);
@@ -78,11 +85,7 @@ fn what_cannot_be_meant_is_refused_with_the_fields_name() {
 
 #[test]
 fn what_is_not_served_is_refused_by_name() {
-    for body in [
-        json!({ "prompt": "a", "output_format": "webp" }),
-        json!({ "prompt": "a", "background": "transparent" }),
-        json!({ "prompt": "a", "image": "aGk=" }),
-    ] {
+    for body in [json!({ "prompt": "a", "background": "transparent" }), json!({ "prompt": "a", "image": "aGk=" })] {
         assert!(matches!(parse_body(&body), Err(Refusal::NotSupported { .. })), "{body}");
     }
 }
@@ -98,6 +101,7 @@ fn generation() -> Generation {
         elapsed: Duration::from_secs(1),
         eta: Duration::ZERO,
         start: StartReport { cold: true, held_ms: 1, replica_start_ms: 2, replica: None },
+        nsfw_content_detected: Vec::new(),
     }
 }
 
@@ -109,6 +113,23 @@ fn images_are_given_as_base64_or_as_links() {
     assert_eq!((&body["size"], &body["seed"], &body["cold_start"]["cold"]), (&json!("64x96"), &json!(5), &json!(true)));
     let body = render(&generation(), None, "http://h", 0).body;
     assert_eq!(body["data"], json!([{ "url": "http://h/outputs/aa.png" }, { "url": "http://h/outputs/bb.png" }]));
+}
+
+#[test]
+fn checked_images_say_what_was_found_and_others_nothing() {
+    let mut made = generation();
+    made.nsfw_content_detected = vec![false, true];
+    for (images, key) in [(None, "url"), (Some(vec!["aa".to_owned(), "bb".to_owned()]), "b64_json")] {
+        let data = render(&made, images, "", 0).body["data"].clone();
+        assert!(data[0][key].is_string());
+        assert_eq!((&data[0]["nsfw_content_detected"], &data[1]["nsfw_content_detected"]), (&json!(false), &json!(true)));
+    }
+    let event = serde_json::to_value(completed(&made, 1, String::new(), 0)).unwrap();
+    assert_eq!(event["nsfw_content_detected"], true);
+    made.request.output_format = OutputFormat::Webp;
+    assert_eq!(render(&made, None, "", 0).body["output_format"], "webp");
+    assert_eq!(completed(&made, 0, String::new(), 0).output_format, "webp");
+    assert_eq!(partial(&made, 0, 0, String::new(), 0).output_format, "png");
 }
 
 #[test]

@@ -5,10 +5,10 @@ use std::time::Duration;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use futures::StreamExt;
-use runtime_api::{Failure, FailureReason};
+use runtime_api::{Failure, FailureReason, OutputFormat};
 use serde_json::{Value, json};
 
-use super::stage::{PATIENCE, Stage, picture};
+use super::stage::{PATIENCE, Stage, picture, picture_as};
 use crate::service::Settings;
 
 const PATH: &str = "/v1/images/generations";
@@ -24,6 +24,26 @@ async fn images_come_as_base64_or_as_links() {
     let (_, body) = stage.post_bearer(PATH, &json!({ "prompt": "a cat", "model": "other", "response_format": "url" })).await;
     let image = stage.get(body["data"][0]["url"].as_str().unwrap()).await;
     assert_eq!(image.bytes().await.unwrap(), picture());
+}
+
+#[tokio::test]
+async fn images_are_files_of_the_format_that_was_asked_for() {
+    let stage = Stage::quick().await;
+    for format in OutputFormat::ALL {
+        let call = json!({ "prompt": "a cat", "output_format": format.name(), "output_compression": "80" });
+        let (status, body) = stage.post_bearer(PATH, &call).await;
+        assert_eq!((status, &body["output_format"]), (200, &json!(format.name())), "{body}");
+        assert_eq!(body["data"][0]["b64_json"], STANDARD.encode(picture_as(format)));
+        let request = stage.last_received().0.request;
+        assert_eq!((request.output_format, request.output_quality), (format, Some(80)));
+        let call = json!({ "prompt": "a cat", "output_format": format.name(), "response_format": "url" });
+        let (_, body) = stage.post_bearer(PATH, &call).await;
+        let url = body["data"][0]["url"].as_str().unwrap();
+        assert!(url.ends_with(&format!(".{}", format.extension())), "{url}");
+        let image = stage.get(url).await;
+        assert_eq!(image.headers()["content-type"], format.media_type());
+        assert_eq!(image.bytes().await.unwrap(), picture_as(format));
+    }
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@ use axum::extract::State;
 use axum::response::sse::{Event as SseEvent, Sse};
 use axum::routing::post;
 use axum::{Json, Router};
-use runtime_api::{Dispatch, Event, Failure, GENERATIONS_PATH, Timings, WeightsTier};
+use runtime_api::{Dispatch, Event, Failure, GENERATIONS_PATH, OutputFormat, Timings, WeightsTier};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, mpsc, watch};
@@ -92,9 +92,14 @@ pub(super) struct Stage {
 
 /// What the replica draws.
 pub(super) fn picture() -> Vec<u8> {
-    let mut png = std::io::Cursor::new(Vec::new());
-    image::RgbImage::new(2, 2).write_to(&mut png, image::ImageFormat::Png).unwrap();
-    png.into_inner()
+    picture_as(OutputFormat::Png)
+}
+
+pub(super) fn picture_as(format: OutputFormat) -> Vec<u8> {
+    let mut file = std::io::Cursor::new(Vec::new());
+    let kind = image::ImageFormat::from_mime_type(format.media_type()).unwrap();
+    image::RgbImage::new(2, 2).write_to(&mut file, kind).unwrap();
+    file.into_inner()
 }
 
 impl Stage {
@@ -218,10 +223,13 @@ async fn draw(replica: &Replica, dispatch: &Dispatch, events: &Events) {
         return send(events, &Event::Failed(failure)).await;
     }
     for output in &dispatch.outputs {
-        client.put(&output.put_url).body(picture()).send().await.unwrap().error_for_status().unwrap();
+        client.put(&output.put_url).body(picture_as(dispatch.request.output_format)).send().await.unwrap().error_for_status().unwrap();
     }
     let timings = Timings { load_ms: 11, weights_from: WeightsTier::Disk, ..Timings::default() };
-    send(events, &Event::Done { timings }).await;
+    // Whoever asks learns that every second image is unsafe.
+    let samples = if dispatch.request.safety_checker.is_some() { dispatch.request.samples } else { 0 };
+    let nsfw_content_detected = (0..samples).map(|image| image % 2 == 1).collect();
+    send(events, &Event::Done { timings, nsfw_content_detected }).await;
 }
 
 async fn send(events: &Events, event: &Event) {

@@ -78,7 +78,8 @@ impl Stream {
         for target in &self.dispatch.outputs {
             put_picture(&target.put_url).await;
         }
-        self.tell(Event::Done { timings: Timings { denoise_ms: 5, ..Timings::default() } });
+        let timings = Timings { denoise_ms: 5, ..Timings::default() };
+        self.tell(Event::Done { timings, nsfw_content_detected: Vec::new() });
     }
 
     /// Waits until the router has let go.

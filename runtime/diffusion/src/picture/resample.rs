@@ -1,11 +1,35 @@
-//! Resampling with the Lanczos kernel, bit for bit as Pillow's `Image.resize`: weights in fixed point, one pass a direction, bytes between.
+//! Resampling, bit for bit as Pillow's `Image.resize`: weights in fixed point, one pass a direction, bytes between.
 
 use std::f64::consts::PI;
 
-/// Lobes of the kernel on each side.
+/// Lobes of the Lanczos kernel on each side.
 const LOBES: f64 = 3.0;
 /// Bits of a weight behind the point: an i32 then holds any sum of bytes, with two bits for the kernel's overshoot.
 const PRECISION_BITS: u32 = 32 - 8 - 2;
+
+/// How much a neighbour counts, by its distance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kernel {
+    Lanczos,
+    Bilinear,
+}
+
+impl Kernel {
+    /// The distance from which on nothing counts.
+    fn support(self) -> f64 {
+        match self {
+            Self::Lanczos => LOBES,
+            Self::Bilinear => 1.0,
+        }
+    }
+
+    fn at(self, x: f64) -> f64 {
+        match self {
+            Self::Lanczos => lanczos(x),
+            Self::Bilinear => (1.0 - x.abs()).max(0.0),
+        }
+    }
+}
 
 /// What one output position takes from the input: weights from `first` on.
 struct Taps {
@@ -14,13 +38,13 @@ struct Taps {
 }
 
 /// `data` of `CHANNELS` interleaved bytes, from [width, height] to [width, height]. An empty side gives an empty picture.
-pub(super) fn lanczos<const CHANNELS: usize>(data: &[u8], from: [usize; 2], to: [usize; 2]) -> Vec<u8> {
+pub(super) fn resized<const CHANNELS: usize>(data: &[u8], from: [usize; 2], to: [usize; 2], kernel: Kernel) -> Vec<u8> {
     let ([width, height], [new_width, new_height]) = (from, to);
     if [width, height, new_width, new_height].contains(&0) {
         return Vec::new();
     }
-    let narrowed = if new_width == width { data.to_vec() } else { rows::<CHANNELS>(data, width, &taps(width, new_width)) };
-    if new_height == height { narrowed } else { columns(&narrowed, new_width * CHANNELS, &taps(height, new_height)) }
+    let narrowed = if new_width == width { data.to_vec() } else { rows::<CHANNELS>(data, width, &taps(width, new_width, kernel)) };
+    if new_height == height { narrowed } else { columns(&narrowed, new_width * CHANNELS, &taps(height, new_height, kernel)) }
 }
 
 /// Each row by itself.
@@ -58,17 +82,17 @@ fn columns(data: &[u8], row_bytes: usize, taps: &[Taps]) -> Vec<u8> {
 }
 
 /// The weights of each of `count` output positions over `length` input ones. Shrinking widens the kernel, so that nothing is skipped.
-fn taps(length: usize, count: usize) -> Vec<Taps> {
+fn taps(length: usize, count: usize, kernel: Kernel) -> Vec<Taps> {
     let scale = length as f64 / count as f64;
     let kernel_scale = scale.max(1.0);
-    let support = LOBES * kernel_scale;
+    let support = kernel.support() * kernel_scale;
     let tap = |index: usize| {
         let center = (index as f64 + 0.5) * scale;
         // A cast from f64 saturates at 0.
         let first = (center - support + 0.5) as usize;
         let end = ((center + support + 0.5) as usize).min(length);
         let inverse = 1.0 / kernel_scale;
-        let weights: Vec<f64> = (first..end).map(|at| kernel((at as f64 - center + 0.5) * inverse)).collect();
+        let weights: Vec<f64> = (first..end).map(|at| kernel.at((at as f64 - center + 0.5) * inverse)).collect();
         let total: f64 = weights.iter().sum();
         let fixed = |weight: &f64| (weight / total * f64::from(1_u32 << PRECISION_BITS)).round() as i32;
         Taps { first, weights: weights.iter().map(fixed).collect() }
@@ -77,7 +101,7 @@ fn taps(length: usize, count: usize) -> Vec<Taps> {
 }
 
 /// sinc(x) · sinc(x / 3) within three lobes, else 0.
-fn kernel(x: f64) -> f64 {
+fn lanczos(x: f64) -> f64 {
     let sinc = |x: f64| if x == 0.0 { 1.0 } else { (x * PI).sin() / (x * PI) };
     if (-LOBES..LOBES).contains(&x) { sinc(x) * sinc(x / LOBES) } else { 0.0 }
 }
