@@ -76,7 +76,7 @@ def test_lora_draws_what_diffusers_draws(pipeline, scale, names, runtime_binary,
     plain, ours_file = tmp_path / "diffusers.safetensors", tmp_path / "adapter.safetensors"
     safetensors.torch.save_file(files.diffusers, plain)
     safetensors.torch.save_file({name: tensor.contiguous().clone() for name, tensor in getattr(files, names).items()}, ours_file)
-    loaded.load_lora_weights(plain, adapter_name="it")
+    loaded.load_lora_weights(tmp_path, weight_name=plain.name, adapter_name="it")
     try:
         loaded.set_adapters(["it"], [scale])
         expected = flow_reference.run(loaded, case, seed)
