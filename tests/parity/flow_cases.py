@@ -3,6 +3,7 @@
 import dataclasses
 
 from cases import AWKWARD, LONG, Case
+from task_cases import IMAGE_TO_IMAGE, INPAINT
 
 EULER, HEUN = "FlowMatchEulerDiscreteScheduler", "FlowMatchHeunDiscreteScheduler"
 # The default numbers of T5's tokens cost more than they show; some cases keep them.
@@ -11,7 +12,7 @@ SHORT = 24
 
 @dataclasses.dataclass(frozen=True)
 class FlowCase(Case):
-    """A case in the fields of these pipelines; with a strength it begins with an image."""
+    """A case in the fields of these pipelines; with a strength it begins with an image, of which it may draw a part anew."""
 
     pipeline: str = "sd3"
     num_inference_steps: int = 4
@@ -22,10 +23,18 @@ class FlowCase(Case):
     max_sequence_length: int | None = SHORT
     true_cfg_scale: float | None = None
     strength: float | None = None
+    has_mask: bool = False
+
+    @property
+    def task(self):
+        if self.strength is None:
+            return "text_to_image"
+        return INPAINT if self.has_mask else IMAGE_TO_IMAGE
 
     def request(self):
-        said = super().request()
-        return said | {"task": "image_to_image"} if self.strength is not None else said
+        said = super().request() | {"task": self.task}
+        del said["has_mask"]
+        return said
 
 
 def flux(name, pipeline="flux-dev", **said):
@@ -53,6 +62,8 @@ FLOW_CASES = [
     sd3("image, strength 0.6", strength=0.6, num_inference_steps=5),
     sd3("image, a step that strength leaves a part of", strength=0.29, num_inference_steps=10, samples=2),
     sd3("image, heun", strength=0.5, sampler=HEUN),
+    sd3("inpaint, strength 0.6", strength=0.6, has_mask=True, num_inference_steps=5),
+    sd3("inpaint, strength 1, two images", strength=1.0, has_mask=True, samples=2, negative_prompt="ugly"),
     sd3("as the folder says", "sd3-without-t5", negative_prompt="ugly", max_sequence_length=None),
     sd3("short zeros", "sd3-without-t5"),
     sd3("as the folder says", "sd35-medium"),
@@ -70,6 +81,7 @@ FLOW_CASES = [
     flux("no shift", sampler=EULER, sampler_options={"use_dynamic_shifting": False, "shift": 2.0}),
     flux("shifted linearly", sampler_options={"time_shift_type": "linear"}),
     flux("image", strength=0.6, num_inference_steps=5),
+    flux("inpaint", strength=0.85, has_mask=True, num_inference_steps=5),
     flux("as the folder says", "flux-schnell"),
     flux("guidance is ignored", "flux-schnell", guidance_scale=9.0),
     flux("true guidance", "flux-schnell", true_cfg_scale=2.0, negative_prompt="ugly"),

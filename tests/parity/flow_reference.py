@@ -6,26 +6,33 @@ import diffusers
 import numpy
 import torch
 from diffusers.models.autoencoders import vae
-from diffusers.pipelines.flux import pipeline_flux, pipeline_flux_img2img
-from diffusers.pipelines.stable_diffusion_3 import pipeline_stable_diffusion_3, pipeline_stable_diffusion_3_img2img
+from diffusers.pipelines.flux import pipeline_flux, pipeline_flux_img2img, pipeline_flux_inpaint
+from diffusers.pipelines.stable_diffusion_3 import (
+    pipeline_stable_diffusion_3,
+    pipeline_stable_diffusion_3_img2img,
+    pipeline_stable_diffusion_3_inpaint,
+)
 from diffusers.schedulers import scheduling_flow_match_heun_discrete
 
 import reference
 from flow_cases import FlowCase
+from task_cases import IMAGE_TO_IMAGE, INPAINT
 
 reference.DRAWING_MODULES += [
     vae,
     pipeline_flux,
     pipeline_flux_img2img,
+    pipeline_flux_inpaint,
     pipeline_stable_diffusion_3,
     pipeline_stable_diffusion_3_img2img,
+    pipeline_stable_diffusion_3_inpaint,
     scheduling_flow_match_heun_discrete,
 ]
 NAMED = {
     "prompt", "prompt_2", "prompt_3", "negative_prompt", "negative_prompt_2", "negative_prompt_3", "max_sequence_length", "true_cfg_scale",
     "guidance_scale", "clip_skip", "width", "height", "strength",
 }
-IMAGE_PIPELINES = {"StableDiffusion3Pipeline": "StableDiffusion3Img2ImgPipeline", "FluxPipeline": "FluxImg2ImgPipeline"}
+TASK_PIPELINES = {IMAGE_TO_IMAGE: "Img2ImgPipeline", INPAINT: "InpaintPipeline"}
 
 
 def load(folder):
@@ -39,18 +46,20 @@ def load(folder):
     return pipeline
 
 
-def run(loaded, case: FlowCase, seed: int, image=None) -> reference.Images:
-    """Runs `case`; `image` is what one with a strength begins with."""
+def run(loaded, case: FlowCase, seed: int, sent=None) -> reference.Images:
+    """Runs `case`; `sent` are the pictures that one with a strength begins with."""
     kind = type(loaded)
-    if case.strength is not None:
-        kind = getattr(diffusers, IMAGE_PIPELINES[kind.__name__])
+    if sent is not None:
+        kind = getattr(diffusers, kind.__name__.replace("Pipeline", TASK_PIPELINES[case.task]))
     parts = {name: part for name, part in loaded.components.items() if name not in {"image_encoder", "feature_extractor"}}
     sampler = getattr(diffusers, case.sampler) if case.sampler else type(loaded.scheduler)
     pipeline = kind(**parts | {"scheduler": sampler.from_config(loaded.scheduler.config, **case.sampler_options)})
     pipeline.set_progress_bar_config(disable=True)
     said = {key: value for key, value in case.request().items() if key in NAMED}
-    if image is not None:
-        said["image"] = image
+    if sent is not None:
+        said["image"] = sent.image
+    if case.task == INPAINT:
+        said["mask_image"] = sent.mask
     steps = []
 
     def keep(_pipeline, _step, _timestep, tensors):
@@ -69,7 +78,12 @@ def run(loaded, case: FlowCase, seed: int, image=None) -> reference.Images:
             output_type="np",
             **said,
         ).images
-    if image is None:
+    if case.task == INPAINT and case.pipeline.startswith("sd3"):
+        # Of all pipelines this one alone forgets the autoencoder's shift when it decodes; here the picture is that of its last latents.
+        last = torch.from_numpy(steps[-1]) / pipeline.vae.config.scaling_factor + pipeline.vae.config.shift_factor
+        with torch.no_grad():
+            images = pipeline.image_processor.postprocess(pipeline.vae.decode(last).sample, output_type="np")
+    if sent is None:
         draws = {"latents_init": drawn[0]}
     else:
         # A picture's latents are drawn once for all images there, once for each image here.

@@ -16,8 +16,10 @@ from test_parity import file_name
 @pytest.mark.parametrize("case", FLOW_CASES, ids=lambda case: case.name)
 def test_the_runtime_agrees_with_diffusers(case, runtime_binary, flow_folders, flow_pipelines_of, record, tmp_path):
     seed = zlib.crc32(case.name.encode())
-    sent = None if case.strength is None else task_reference.pictures(TaskCase("picture", image_size=(case.width, case.height)), seed)
-    expected = flow_reference.run(flow_pipelines_of(case.pipeline), case, seed, None if sent is None else sent.image)
+    sent = None
+    if case.strength is not None:
+        sent = task_reference.pictures(TaskCase("picture", task=case.task, image_size=(case.width, case.height)), seed)
+    expected = flow_reference.run(flow_pipelines_of(case.pipeline), case, seed, sent)
     tensors = expected.draws | ({} if sent is None else sent.tensors())
     ours = trace(runtime_binary, flow_folders[case.pipeline], case.request(), tensors, tmp_path, file_name(case))
     distance = comparison.measure(expected, ours["step_latents"], ours["image"])

@@ -222,3 +222,29 @@ fn configurations_that_do_not_fit_each_other_are_refused_by_key() {
         assert!(message.contains(named), "{named}: {message}");
     }
 }
+
+/// Of the largest latent, after three steps: what 16 bits make of these networks. T5 stays f32.
+const HALF_TOLERANCE: f32 = 0.02;
+
+#[test]
+fn half_precision_draws_nearly_the_same() {
+    for tiny in [FlowModel::flux(true), FlowModel::sd3()] {
+        let folder = tempfile::tempdir().unwrap();
+        tiny.write_configurations(folder.path());
+        write_weights(folder.path());
+        let latents = |dtype| {
+            let open = ModelFolder::open(folder.path()).unwrap();
+            let model = Arc::new(open.load(&Device::Cpu, dtype, &mut |_| {}).unwrap());
+            let request = mixed_requests(&model).remove(0);
+            let mut image = prepare(&model, &request, &InjectedTensors::default()).unwrap().remove(0);
+            while !image.is_finished() {
+                step(&mut [&mut image]).outcomes.remove(0).unwrap();
+            }
+            image.latents().flatten_all().unwrap().to_vec1::<f32>().unwrap()
+        };
+        let (half, single) = (latents(DType::F16), latents(DType::F32));
+        let largest = single.iter().fold(0_f32, |largest, value| largest.max(value.abs()));
+        let worst = half.iter().zip(&single).fold(0_f32, |worst, (half, single)| worst.max((half - single).abs()));
+        assert!(worst > 0.0 && worst <= HALF_TOLERANCE * largest, "{worst} of {largest}");
+    }
+}
