@@ -1,4 +1,5 @@
-//! Resampling, bit for bit as Pillow's `Image.resize`: weights in fixed point, one pass a direction, bytes between.
+//! Resampling, bit for bit as Pillow's `Image.resize`: weights in fixed point, one pass a direction, bytes between. Rows come first always;
+//! Pillow 13 takes columns first for some shapes that shrink in height, which changes bytes by one.
 
 use std::f64::consts::PI;
 
