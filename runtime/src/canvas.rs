@@ -9,7 +9,7 @@
 use std::sync::Arc;
 
 use diffusion::picture::{GrayImage, Margins, RgbImage, outpainting};
-use diffusion::pipeline::Start;
+use diffusion::pipeline::{GivenLatents, Start};
 use runtime_api::{ImageRequest, Task};
 
 use crate::engine::Defaults;
@@ -44,6 +44,22 @@ impl Canvas {
         let width = request.width.unwrap_or(small(defaults.width));
         let height = request.height.unwrap_or(small(defaults.height));
         Self { width, height, start: Start::Noise }
+    }
+
+    /// Latents in place of a picture, as large as they are: `latent_scale` pixels along each side of a position.
+    ///
+    /// # Errors
+    /// [`InvalidRequest`] where the image would be larger than `limits`, or the task is another.
+    pub fn of_latents(request: &ImageRequest, latents: GivenLatents, latent_scale: usize, limits: &Limits) -> Result<Self, InvalidRequest> {
+        if request.task != Task::ImageToImage {
+            return Err(InvalidRequest::Unused { field: "image_latents", task: request.task });
+        }
+        let side =
+            |from_the_end| latents.0.dims().iter().rev().nth(from_the_end).map_or(0, |side| small(side.saturating_mul(latent_scale)));
+        let (width, height) = (request.width.unwrap_or(side(0)), request.height.unwrap_or(side(1)));
+        check_size(width, height, limits)?;
+        let strength = request.strength.unwrap_or(DEFAULT_IMAGE_TO_IMAGE_STRENGTH);
+        Ok(Self { width, height, start: Start::Latents { latents, strength } })
     }
 
     /// `None` where the task needs no picture.

@@ -54,6 +54,25 @@ fn entry<'a>(text: &'a [(String, String)], key: &str) -> Option<&'a str> {
 }
 
 #[test]
+fn refiner_goes_on_where_the_model_leaves_off() {
+    let desk = Desk::with_model();
+    tiny_model::write_kind(&desk.path("model"), tiny_model::Kind::Xl);
+    tiny_model::write_kind(&desk.path("refiner"), tiny_model::Kind::XlRefiner);
+    let base = ["--prompt", "a", "--prompt-2", "b", "--seed", "7", "--width", "32", "--height", "16", "--steps", "10"];
+    let run = |more: &[&str]| desk.works("generate", &[&base[..], more].concat());
+    run(&["--output", "alone.png"]);
+    let refined = run(&["--output", "refined.png", "--refiner", "refiner", "--refiner-start", "0.5"]);
+    assert_eq!(refined.matches("refined.png").count(), 1, "{refined}");
+    run(&["--output", "later.png", "--refiner", "refiner"]);
+    let [(alone, _), (refined, text), (later, defaults)] = ["alone.png", "refined.png", "later.png"].map(|name| desk.picture(name));
+    assert!(alone.rgb != refined.rgb && refined.rgb != later.rgb && alone.rgb != later.rgb);
+    assert_eq!((entry(&text, "refiner_start"), entry(&defaults, "refiner_start")), (Some("0.5"), Some("0.8")));
+    assert_eq!(entry(&text, "prompt_2"), Some("b"));
+    let refused = desk.fails("generate", &[&base[..], &["--refiner", "refiner", "--refiner-start", "1"]].concat());
+    assert!(refused.contains("denoising_end 1"), "{refused}");
+}
+
+#[test]
 fn generated_picture_carries_what_it_was_made_with() {
     let desk = Desk::with_model();
     let arguments = [&SMALL[..], &["--prompt", "a 雪", "--negative-prompt", "b", "--seed", "7", "--output", "new/one.png"]].concat();

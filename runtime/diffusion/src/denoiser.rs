@@ -21,7 +21,7 @@ pub use flux_config::FluxConfig;
 pub use mmdit::Mmdit;
 pub use mmdit_config::MmditConfig;
 pub use unet::UNet;
-pub use unet_config::UNetConfig;
+pub use unet_config::{AdditionConfig, UNetConfig};
 
 use crate::adapter::AdapterSet;
 use crate::conditioning::{Conditioning, Encoded};

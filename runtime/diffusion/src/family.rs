@@ -13,6 +13,7 @@ mod flux;
 mod sd3;
 mod single_clip;
 mod stable_diffusion;
+mod stable_diffusion_xl;
 
 use std::path::{Path, PathBuf};
 
@@ -153,7 +154,7 @@ pub trait Family: Send + Sync + std::fmt::Debug {
     ///
     /// # Errors
     /// Naming file, key and value that cannot be read or are not served.
-    fn read(&self, folder: &Path, model_index: &Config) -> Result<Box<dyn ModelSpec>, SpecError>;
+    fn read(&'static self, folder: &Path, model_index: &Config) -> Result<Box<dyn ModelSpec>, SpecError>;
 }
 
 /// Why a folder's configurations and tokenizers do not make a model.
@@ -188,19 +189,24 @@ pub enum SpecError {
     },
 }
 
-/// The family that an embedding is for, where the names of its tensors tell: one tensor for each of several text encoders.
+/// The family that an embedding is for, where the names of its tensors tell and the family is not served.
 pub fn of_embedding_tensors<'a>(names: impl Iterator<Item = &'a str>) -> Option<&'static str> {
-    let names: Vec<&str> = names.collect();
-    match (names.contains(&"clip_g"), names.contains(&"t5xxl")) {
-        (_, true) => Some("sd3"),
-        (true, false) => Some("sdxl"),
-        (false, false) => None,
-    }
+    let mut names = names;
+    names.any(|name| name == "t5xxl").then_some("sd3")
 }
 
 /// All families. The order must not matter.
-pub static FAMILIES: &[&dyn Family] =
-    &[&stable_diffusion::SD15, &sd3::SD3, &sd3::SD35_MEDIUM, &sd3::SD35_LARGE, &flux::DEV, &flux::SCHNELL];
+pub static FAMILIES: &[&dyn Family] = &[
+    &stable_diffusion::VERSION_1,
+    &stable_diffusion::VERSION_2,
+    &stable_diffusion_xl::BASE,
+    &stable_diffusion_xl::REFINER,
+    &sd3::SD3,
+    &sd3::SD35_MEDIUM,
+    &sd3::SD35_LARGE,
+    &flux::DEV,
+    &flux::SCHNELL,
+];
 
 /// Finds the family of a folder by its `model_index.json` and, where several families share a pipeline, the parts' configurations.
 ///

@@ -19,6 +19,7 @@ pub use feed_forward::FeedForward;
 pub use joint_attention::{JointAttention, JointAttentionShape, TokenAttention};
 pub use modulation::{Modulation, gated, modulated};
 pub use parameters::{Built, ParameterSource, Parameters, PartSources};
+pub(crate) use resnet::silu;
 pub use resnet::{Downsample, ResnetBlock, ResnetShape, Upsample};
 pub use timestep::{SinusoidOptions, TimestepEmbedding, timestep_sinusoid};
 pub use transformer::{SpatialTransformer, SpatialTransformerShape};

@@ -64,6 +64,8 @@ pub struct PromptEncoder {
     tokenizer: Arc<Tokenizer>,
     encoder: ClipTextEncoder,
     from: StatesFrom,
+    /// What files of embeddings for several text encoders call this one's.
+    embeddings: Option<&'static str>,
 }
 
 /// What is wrong with a prompt.
@@ -110,7 +112,18 @@ pub enum EncodeError {
 impl PromptEncoder {
     /// Joins the two halves.
     pub fn new(tokenizer: Arc<Tokenizer>, encoder: ClipTextEncoder, from: StatesFrom) -> Self {
-        Self { tokenizer, encoder, from }
+        Self { tokenizer, encoder, from, embeddings: None }
+    }
+
+    /// One of several text encoders: its embeddings are in the tensors `name` of their files.
+    #[must_use]
+    pub fn with_embeddings_named(self, name: &'static str) -> Self {
+        Self { embeddings: Some(name), ..self }
+    }
+
+    /// Tokens of one row: of a prompt in the plain syntax, and of each chunk.
+    pub fn row_tokens(&self) -> usize {
+        self.tokenizer.model_max_length()
     }
 
     /// The largest `clip_skip`.
@@ -123,7 +136,7 @@ impl PromptEncoder {
     /// # Errors
     /// [`EmbeddingError`] for those that do not fit this encoder or each other.
     pub fn words(&self, embeddings: &[NamedEmbedding], exec: &Exec) -> Result<EncoderWords, EmbeddingError> {
-        EncoderWords::new(embeddings, &self.tokenizer, &self.encoder, exec)
+        EncoderWords::new(embeddings, self.embeddings, &self.tokenizer, &self.encoder, exec)
     }
 
     /// The prompt in the request's `field` → states [1, 77·k, D] in the compute dtype; k is 1 in the plain syntax.

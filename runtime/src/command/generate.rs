@@ -2,6 +2,7 @@
 
 mod order;
 mod pictures;
+mod refiner;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -25,6 +26,7 @@ use crate::request::{Limits, complete};
 use crate::residency::ModelKey;
 use order::Order;
 use pictures::PictureArguments;
+use refiner::{Refiner, RefinerArguments};
 
 /// Images on the way at once: enough to share calls, few enough for a laptop's memory.
 const IMAGES_AT_ONCE: usize = 8;
@@ -44,6 +46,12 @@ pub(super) struct Generate {
     /// What not to draw.
     #[arg(long)]
     negative_prompt: Option<String>,
+    /// What the second text encoder reads, for models with two; the prompt if not given.
+    #[arg(long)]
+    prompt_2: Option<String>,
+    /// What not to draw, for the second text encoder.
+    #[arg(long)]
+    negative_prompt_2: Option<String>,
     /// How prompts are read: as they stand and cut to 75 tokens, or with AUTOMATIC1111's brackets and of any length.
     #[arg(long, value_enum, default_value_t)]
     prompt_syntax: Syntax,
@@ -67,6 +75,8 @@ pub(super) struct Generate {
     guidance_scale: Option<f64>,
     #[command(flatten)]
     pictures: PictureArguments,
+    #[command(flatten)]
+    refiner: RefinerArguments,
     /// Class name of a diffusers scheduler; the model folder's own if not given.
     #[arg(long)]
     sampler: Option<String>,
@@ -124,6 +134,7 @@ struct Extras {
 struct Picture {
     order: Order,
     request: Request,
+    is_refined: bool,
 }
 
 impl Generate {
@@ -135,16 +146,11 @@ impl Generate {
         };
         let embeddings = self.embeddings.iter().map(open).collect::<anyhow::Result<Vec<_>>>()?;
         let engine = Diffusion::new(self.device.open()?, self.dtype.dtype());
-        let folder = engine.open(&ModelKey::of(&self.model))?;
-        let bar = bar("{msg} {bar:40} {bytes}/{total_bytes}").with_message("loading");
-        let model = engine.load(&folder, None, &mut |done, total| {
-            bar.set_length(total);
-            bar.set_position(done);
-        })?;
-        bar.finish_and_clear();
+        let model = Arc::new(load(&engine, &ModelKey::of(&self.model))?);
+        let refiner = self.refiner.load(|key| load(&engine, key))?;
         let open = |asked: &AdapterPath| adapter::open(&engine, &asked.path, asked.scale);
         let adapters = self.adapter.iter().map(open).collect::<anyhow::Result<Vec<_>>>()?;
-        self.make(&engine, &Arc::new(model), orders, &Extras { embeddings, adapters })?;
+        self.make(&engine, (&model, refiner.as_ref()), orders, &Extras { embeddings, adapters })?;
         Ok(ExitCode::SUCCESS)
     }
 
@@ -157,10 +163,15 @@ impl Generate {
     }
 
     /// Images join as others finish, so that calls stay full.
-    fn make(&self, engine: &Diffusion, model: &Arc<Model>, orders: Vec<Order>, extras: &Extras) -> anyhow::Result<()> {
+    fn make(
+        &self,
+        engine: &Diffusion,
+        (model, refiner): (&Arc<Model>, Option<&Refiner>),
+        orders: Vec<Order>,
+        extras: &Extras,
+    ) -> anyhow::Result<()> {
         let facts = engine.facts(model);
         let canvas = self.canvas()?;
-        let count = orders.len() as u64;
         let mut orders = orders.into_iter();
         let mut images = Vec::new();
         let mut pictures: Vec<Picture> = Vec::new();
@@ -170,9 +181,9 @@ impl Generate {
                 let Extras { embeddings, adapters } = extras.clone();
                 let request = Request { embeddings, adapters, ..self.request(&order, canvas.as_ref(), &facts)? };
                 for image in engine.prepare(model, &request)? {
-                    bar.set_length(engine.progress(&image).total as u64 * count);
+                    bar.inc_length(engine.progress(&image).total as u64);
                     images.push(image);
-                    pictures.push(Picture { order: order.clone(), request: request.clone() });
+                    pictures.push(Picture { order: order.clone(), request: request.clone(), is_refined: false });
                 }
             }
             if images.is_empty() {
@@ -185,8 +196,17 @@ impl Generate {
                 if engine.progress(&images[index]).is_finished() {
                     let image = images.remove(index);
                     let picture = pictures.remove(index);
-                    let pixels = engine.decode(&image)?;
-                    save(&picture, &encode_png(&pixels, &parameters(&picture.request, &facts))?)?;
+                    if let Some(refiner) = refiner.filter(|_| !picture.is_refined) {
+                        for image in engine.prepare(&refiner.model, &refiner.request(&picture.request, &image)?)? {
+                            bar.inc_length(engine.progress(&image).total as u64);
+                            images.push(image);
+                        }
+                        pictures.push(Picture { is_refined: true, ..picture });
+                        continue;
+                    }
+                    let mut entries = parameters(&picture.request, &facts);
+                    entries.extend(refiner.into_iter().flat_map(Refiner::parameters));
+                    save(&picture, &encode_png(&engine.decode(&image)?, &entries)?)?;
                     bar.suspend(|| println!("{} seed {}", picture.order.file.display(), picture.request.seed));
                 }
             }
@@ -203,6 +223,9 @@ impl Generate {
         let request = ImageRequest {
             prompt: order.prompt.clone(),
             negative_prompt: order.negative_prompt.clone().or_else(|| self.negative_prompt.clone()),
+            prompt_2: self.prompt_2.clone(),
+            negative_prompt_2: self.negative_prompt_2.clone(),
+            denoising_end: self.refiner.denoising_end(),
             prompt_syntax: match self.prompt_syntax {
                 Syntax::Plain => runtime_api::PromptSyntax::Plain,
                 Syntax::Weighted => runtime_api::PromptSyntax::Weighted,
@@ -222,6 +245,17 @@ impl Generate {
     }
 }
 
+fn load(engine: &Diffusion, key: &ModelKey) -> anyhow::Result<Model> {
+    let folder = engine.open(key)?;
+    let bar = bar("{msg} {bar:40} {bytes}/{total_bytes}").with_message("loading");
+    let model = engine.load(&folder, None, &mut |done, total| {
+        bar.set_length(total);
+        bar.set_position(done);
+    })?;
+    bar.finish_and_clear();
+    Ok(model)
+}
+
 fn save(picture: &Picture, png: &[u8]) -> anyhow::Result<()> {
     atomic_file::write(&picture.order.file, png).with_context(|| format!("write {}", picture.order.file.display()))
 }
@@ -230,6 +264,8 @@ fn save(picture: &Picture, png: &[u8]) -> anyhow::Result<()> {
 fn parameters(request: &Request, facts: &ModelFacts) -> Vec<(String, String)> {
     let mut entries = vec![("Software", concat!("Emulsion ", env!("CARGO_PKG_VERSION")).to_owned()), ("prompt", request.prompt.clone())];
     entries.extend(request.negative_prompt.as_ref().map(|text| ("negative_prompt", text.clone())));
+    entries.extend(request.prompt_2.as_ref().map(|text| ("prompt_2", text.clone())));
+    entries.extend(request.negative_prompt_2.as_ref().map(|text| ("negative_prompt_2", text.clone())));
     if request.prompt_syntax == PromptSyntax::Weighted {
         entries.push(("prompt_syntax", "weighted".to_owned()));
     }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use anyhow::{Context, bail, ensure};
 use clap::Args;
 use diffusion::picture::{GrayImage, RgbImage};
-use diffusion::pipeline::{ImageState, InjectedTensors, decode};
+use diffusion::pipeline::{GivenLatents, ImageState, InjectedTensors, decode};
 use diffusion::{DType, Device, Tensor};
 use runtime_api::ImageRequest;
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
@@ -38,7 +38,7 @@ const ACCEPTED: &str = "latents_init, noise.N, image, mask_image, image_latents"
 /// `latents_init` [n,c,h,w] (unit variance, before the sampler's first scale) and `noise.0`, `noise.1`, … (all other random draws in
 /// diffusers' order, [n,c,h,w] each; none means drawn from the seed).
 /// Tasks that begin with pictures take `image` [h,w,3] and `mask_image` [h,w], both in 0…1, and image-to-image `image_latents` [n or 1,c,h,w]
-/// in place of what the autoencoder makes of the image. The output holds `step_latents` [calls,n,c,h,w] and `image` [n,h,w,3] in 0…1, which
+/// in place of what the autoencoder makes of the image, or alone in place of an image. The output holds `step_latents` [calls,n,c,h,w] and `image` [n,h,w,3] in 0…1, which
 /// is what the autoencoder made, also outside of a mask.
 #[derive(Debug, Args)]
 pub(super) struct Trace {
@@ -59,7 +59,7 @@ pub(super) struct Trace {
 impl Trace {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
         let request = read_request(&self.request).with_context(|| format!("read request {}", self.request.display()))?;
-        let (pictures, injected) = match &self.tensors {
+        let (pictures, mut injected) = match &self.tensors {
             Some(path) => read_tensors(path).with_context(|| format!("read tensors {}", path.display()))?,
             None => Default::default(),
         };
@@ -70,7 +70,13 @@ impl Trace {
         let adapters = request.adapters.iter().map(|asked| adapter::open(&engine, Path::new(&asked.model), asked.scale));
         let (embeddings, adapters) = (open_embeddings(&request)?, adapters.collect::<anyhow::Result<_>>()?);
         let limits = Limits::default();
-        let canvas = Canvas::new(&request, &pictures, &limits)?;
+        let canvas = match (&pictures.image, injected.image_latents.take()) {
+            (None, Some(latents)) => Some(Canvas::of_latents(&request, GivenLatents(latents), model.spec().latent_scale(), &limits)?),
+            (_, latents) => {
+                injected.image_latents = latents;
+                Canvas::new(&request, &pictures, &limits)?
+            }
+        };
         let request = Request { embeddings, adapters, ..complete(&request, canvas.as_ref(), &defaults, &limits, rand::random())? };
         let mut images = engine
             .prepare_injected(&model, &request, &injected)

@@ -133,6 +133,56 @@ async fn different_requests_share_calls_and_each_picture_is_the_one_made_alone()
     assert_ne!(house.storage.pixels("plain"), house.storage.pixels("ddim"));
 }
 
+/// One of each family, and twice the second.
+fn of_families(house: &House, suffix: &str) -> Vec<Dispatch> {
+    let of = |model: &str, name: &str| {
+        let mut dispatch = of_size(house, &format!("{name}{suffix}"), 3);
+        dispatch.model = house.source(model);
+        dispatch
+    };
+    let mut second = of("xl", "second");
+    second.request.prompt_2 = Some("b".to_owned());
+    second.request.original_size = Some([300, 20]);
+    vec![of("demo", "first"), of("xl", "another"), second]
+}
+
+#[tokio::test]
+async fn families_are_served_side_by_side_and_each_picture_is_the_one_made_alone() {
+    let house = house().await;
+    tiny_model::write_kind(&house.models.path().join("xl"), tiny_model::Kind::Xl);
+    let mut streams = Vec::new();
+    for dispatch in of_families(&house, "") {
+        streams.push(house.send(&dispatch).await);
+    }
+    house.gate.open();
+    for stream in streams {
+        stream.done().await;
+    }
+    assert_eq!(house.metric("emulsion_runtime_load_seconds_count").await, 2.0);
+    for dispatch in of_families(&house, "-alone") {
+        house.send(&dispatch).await.done().await;
+    }
+    for name in ["first", "another", "second"] {
+        assert_eq!(house.storage.pixels(name), house.storage.pixels(&format!("{name}-alone")), "{name}");
+    }
+    assert_ne!(house.storage.pixels("another"), house.storage.pixels("second"));
+}
+
+#[tokio::test]
+async fn what_a_family_does_not_take_is_told_by_name() {
+    let house = house().await;
+    house.gate.open();
+    tiny_model::write_kind(&house.models.path().join("refiner"), tiny_model::Kind::XlRefiner);
+    let mut dispatch = of_size(&house, "refiner", 2);
+    dispatch.model = house.source("refiner");
+    let (reason, message) = house.send(&dispatch).await.failure().await;
+    assert!(reason == FailureReason::InvalidRequest && message.contains("needs an image"), "{message}");
+    let mut dispatch = of_size(&house, "first", 2);
+    dispatch.request.aesthetic_score = Some(7.0);
+    let (reason, message) = house.send(&dispatch).await.failure().await;
+    assert!(reason == FailureReason::InvalidRequest && message.contains("aesthetic_score"), "{message}");
+}
+
 #[tokio::test]
 async fn truncated_checkpoint_is_told_and_the_good_one_works_next() {
     let house = house().await;

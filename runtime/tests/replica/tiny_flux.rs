@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::tiny_model::{put, put_clip, write_weights};
+use crate::tiny_model::{put, put_text_encoder, write_weights};
 
 /// Writes the model into `folder`.
 pub(crate) fn write(folder: &Path) {
@@ -19,7 +19,7 @@ pub(crate) fn write(folder: &Path) {
         }),
     );
     put(folder, "scheduler/scheduler_config.json", &json!({"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 1.0}));
-    put_clip(folder);
+    put_text_encoder(folder, "text_encoder", "tokenizer");
     put_t5(folder);
     put(
         folder,

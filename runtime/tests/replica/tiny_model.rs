@@ -1,4 +1,4 @@
-//! A model folder in diffusers' layout with the blocks of Stable Diffusion 1.5, a few channels wide, and random weights. Its pictures are
+//! Model folders in diffusers' layout with the blocks of Stable Diffusion, a few channels wide, and random weights. Their pictures are
 //! noise, but each of its bits depends on all that it should.
 
 use std::cell::{Cell, RefCell};
@@ -16,9 +16,22 @@ use serde_json::{Value, json};
 /// Weights are drawn from ± this, small enough that nothing overflows.
 const SPREAD: f32 = 0.2;
 
-/// Writes the model into `folder`.
+/// Which family a model is of.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Version1,
+    Xl,
+    XlRefiner,
+}
+
+/// Writes a Stable Diffusion 1.5 into `folder`.
 pub(crate) fn write(folder: &Path) {
-    write_configurations(folder);
+    write_kind(folder, Kind::Version1);
+}
+
+/// Writes a model into `folder`.
+pub(crate) fn write_kind(folder: &Path, kind: Kind) {
+    write_configurations(folder, kind);
     write_weights(folder);
 }
 
@@ -86,6 +99,13 @@ impl ParameterSource for Recorder {
     }
 }
 
+/// Features of the pooled text.
+const POOLED: usize = 8;
+/// Features of each size or score.
+const ID: usize = 4;
+/// Features of a text encoder's tokens.
+const TEXT: usize = 16;
+
 /// Writes one of a model's files.
 pub(crate) fn put(folder: &Path, name: &str, value: &Value) {
     let path = folder.join(name);
@@ -93,38 +113,40 @@ pub(crate) fn put(folder: &Path, name: &str, value: &Value) {
     fs::write(path, value.to_string()).unwrap();
 }
 
-/// Writes a CLIP text encoder of 16 features and its tokenizer of letters.
-pub(crate) fn put_clip(folder: &Path) {
-    let vocabulary = vocabulary();
+fn write_configurations(folder: &Path, kind: Kind) {
+    let pipeline = match kind {
+        Kind::Version1 => "StableDiffusionPipeline",
+        Kind::Xl => "StableDiffusionXLPipeline",
+        Kind::XlRefiner => "StableDiffusionXLImg2ImgPipeline",
+    };
+    let mut index = json!({
+        "_class_name": pipeline,
+        "scheduler": ["diffusers", "EulerDiscreteScheduler"],
+        "unet": ["diffusers", "UNet2DConditionModel"],
+        "vae": ["diffusers", "AutoencoderKL"],
+    });
+    let mut unet = json!({
+        "_class_name": "UNet2DConditionModel", "in_channels": 4, "out_channels": 4, "sample_size": 8, "layers_per_block": 1,
+        "block_out_channels": [16, 32], "down_block_types": ["CrossAttnDownBlock2D", "DownBlock2D"],
+        "up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D"], "cross_attention_dim": TEXT, "attention_head_dim": 2, "norm_num_groups": 8,
+    });
+    if kind != Kind::XlRefiner {
+        index["text_encoder"] = json!(["transformers", "CLIPTextModel"]);
+        put_text_encoder(folder, "text_encoder", "tokenizer");
+    }
+    if kind != Kind::Version1 {
+        index["text_encoder_2"] = json!(["transformers", "CLIPTextModelWithProjection"]);
+        put_text_encoder(folder, "text_encoder_2", "tokenizer_2");
+        let (encoders, numbers) = if kind == Kind::Xl { (2, 6) } else { (1, 5) };
+        unet["cross_attention_dim"] = json!(encoders * TEXT);
+        unet["addition_embed_type"] = json!("text_time");
+        unet["addition_time_embed_dim"] = json!(ID);
+        unet["projection_class_embeddings_input_dim"] = json!(POOLED + numbers * ID);
+    }
+    put(folder, "model_index.json", &index);
+    put(folder, "unet/config.json", &unet);
     put(
         folder,
-        "text_encoder/config.json",
-        &json!({
-            "model_type": "clip_text_model", "vocab_size": vocabulary.len(), "hidden_size": 16, "intermediate_size": 32,
-            "num_hidden_layers": 2, "num_attention_heads": 2, "max_position_embeddings": 77, "hidden_act": "quick_gelu",
-            "bos_token_id": 0, "eos_token_id": 1,
-        }),
-    );
-    put(folder, "tokenizer/vocab.json", &json!(vocabulary));
-    put(folder, "tokenizer/tokenizer_config.json", &json!({"model_max_length": 77}));
-    fs::write(folder.join("tokenizer/merges.txt"), "#version: 0.2\n").unwrap();
-}
-
-fn write_configurations(folder: &Path) {
-    let put = |name: &str, value: &Value| put(folder, name, value);
-    put_clip(folder);
-    put(
-        "model_index.json",
-        &json!({
-            "_class_name": "StableDiffusionPipeline",
-            "scheduler": ["diffusers", "EulerDiscreteScheduler"],
-            "text_encoder": ["transformers", "CLIPTextModel"],
-            "tokenizer": ["transformers", "CLIPTokenizer"],
-            "unet": ["diffusers", "UNet2DConditionModel"],
-            "vae": ["diffusers", "AutoencoderKL"],
-        }),
-    );
-    put(
         "scheduler/scheduler_config.json",
         &json!({
             "_class_name": "EulerDiscreteScheduler",
@@ -133,14 +155,7 @@ fn write_configurations(folder: &Path) {
         }),
     );
     put(
-        "unet/config.json",
-        &json!({
-            "_class_name": "UNet2DConditionModel", "in_channels": 4, "out_channels": 4, "sample_size": 8, "layers_per_block": 1,
-            "block_out_channels": [16, 32], "down_block_types": ["CrossAttnDownBlock2D", "DownBlock2D"],
-            "up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D"], "cross_attention_dim": 16, "attention_head_dim": 2, "norm_num_groups": 8,
-        }),
-    );
-    put(
+        folder,
         "vae/config.json",
         &json!({
             "_class_name": "AutoencoderKL", "in_channels": 3, "out_channels": 3, "latent_channels": 4, "layers_per_block": 1,
@@ -148,6 +163,23 @@ fn write_configurations(folder: &Path) {
             "down_block_types": vec!["DownEncoderBlock2D"; 4], "up_block_types": vec!["UpDecoderBlock2D"; 4],
         }),
     );
+}
+
+/// Writes a CLIP text encoder of 16 features and its tokenizer of letters.
+pub(crate) fn put_text_encoder(folder: &Path, encoder: &str, tokenizer: &str) {
+    let vocabulary = vocabulary();
+    put(
+        folder,
+        &format!("{encoder}/config.json"),
+        &json!({
+            "model_type": "clip_text_model", "vocab_size": vocabulary.len(), "hidden_size": TEXT, "intermediate_size": 32,
+            "num_hidden_layers": 2, "num_attention_heads": 2, "max_position_embeddings": 77, "hidden_act": "quick_gelu",
+            "bos_token_id": 0, "eos_token_id": 1, "projection_dim": POOLED,
+        }),
+    );
+    put(folder, &format!("{tokenizer}/vocab.json"), &json!(vocabulary));
+    put(folder, &format!("{tokenizer}/tokenizer_config.json"), &json!({"model_max_length": 77}));
+    fs::write(folder.join(tokenizer).join("merges.txt"), "#version: 0.2\n").unwrap();
 }
 
 /// Single letters, inside and at the end of a word.

@@ -8,8 +8,10 @@ use candle_core::Tensor;
 use super::ldm_names::Levels;
 use super::transformer_names::Transformer;
 
-/// Where the text encoder's layers begin.
+/// Where a text encoder's layers begin, behind what stands before the names of a second one.
 const TEXT: &str = "text_model.";
+/// What stands before the names of a second text encoder's layers.
+const SECOND: &str = "text_encoder_2.";
 /// Prefixes of the whole, and then of a part, in names with dots.
 const WHOLE_PREFIXES: [&str; 1] = ["base_model.model."];
 const PART_PREFIXES: [&str; 6] =
@@ -18,6 +20,9 @@ const PART_PREFIXES: [&str; 6] =
 const UNET_PREFIX: &str = "lora_unet_";
 const TRANSFORMER_PREFIX: &str = "lora_transformer_";
 const TEXT_PREFIX: &str = "lora_te_";
+/// Of the text encoders where there are two, or of the second where the first is left out.
+const FIRST_TEXT_PREFIX: &str = "lora_te1_";
+const SECOND_TEXT_PREFIX: &str = "lora_te2_";
 const EITHER_PREFIX: &str = "lycoris_";
 
 /// The layers of one model that adapters can act on: linear layers and convolutions of text encoder and denoiser, with their weights.
@@ -30,17 +35,24 @@ pub struct LayerTable {
 }
 
 impl LayerTable {
-    /// Of layers by diffusers' path within their part. The weights may be of any dtype; where only shapes are known, tensors without size do.
+    /// Of layers by diffusers' path within their part; those of a second text encoder with its folder before it. The weights may be of any dtype; where only shapes are known, tensors without size do.
     pub fn new(layers: impl IntoIterator<Item = (String, Tensor)>) -> Self {
         let weights: BTreeMap<Arc<str>, Tensor> = layers.into_iter().map(|(path, weight)| (Arc::from(path), weight)).collect();
         let levels = Levels::of(weights.keys().map(AsRef::as_ref));
+        let has_second = weights.keys().any(|path| path.starts_with(SECOND));
         let mut aliases = HashMap::new();
         for path in weights.keys() {
             let mut add = |name: String| drop(aliases.insert(name, Arc::clone(path)));
-            let prefix = if path.starts_with(TEXT) { TEXT_PREFIX } else { UNET_PREFIX };
+            let prefix = match () {
+                () if path.starts_with(SECOND) => SECOND_TEXT_PREFIX,
+                () if path.starts_with(TEXT) && has_second => FIRST_TEXT_PREFIX,
+                () if path.starts_with(TEXT) => TEXT_PREFIX,
+                () => UNET_PREFIX,
+            };
             for name in levels.name(path).into_iter().chain([path.to_string()]) {
-                add(format!("{prefix}{}", name.replace('.', "_")));
-                add(format!("{TRANSFORMER_PREFIX}{}", name.replace('.', "_")));
+                let underscored = name.trim_start_matches(SECOND).replace('.', "_");
+                add(format!("{prefix}{underscored}"));
+                add(format!("{TRANSFORMER_PREFIX}{underscored}"));
                 add(name);
             }
         }
@@ -78,7 +90,7 @@ impl LayerTable {
     pub(super) fn find(&self, module: &str) -> Option<&Arc<str>> {
         if let Some(rest) = module.strip_prefix(EITHER_PREFIX) {
             let under = |prefix: &str| self.aliases.get(&format!("{prefix}{rest}"));
-            return under(UNET_PREFIX).or_else(|| under(TEXT_PREFIX));
+            return under(UNET_PREFIX).or_else(|| under(TEXT_PREFIX)).or_else(|| under(FIRST_TEXT_PREFIX));
         }
         let module = without_first(module, &WHOLE_PREFIXES);
         let module = without_first(module, &PART_PREFIXES);
@@ -87,7 +99,7 @@ impl LayerTable {
         if path.ends_with(".to_out") {
             path.push_str(".0");
         }
-        if path.starts_with(TEXT) {
+        if path.trim_start_matches(SECOND).starts_with(TEXT) {
             for (old, new) in [("to_q", "q_proj"), ("to_k", "k_proj"), ("to_v", "v_proj"), ("to_out.0", "out_proj")] {
                 if let Some(attention) = path.strip_suffix(old) {
                     path = format!("{attention}{new}");
@@ -136,7 +148,36 @@ mod tests {
             assert_eq!(table.find(module).map(AsRef::as_ref), Some(path), "{module}");
         }
         assert_eq!(table.find_fused("lora_unet_double_blocks_0_img_attn_qkv"), []);
-        for module in ["lora_te1_text_model_encoder_layers_0_self_attn_out_proj", "lora_unet_double_blocks_0_img_attn_qkv", ""] {
+        for module in [
+            "lora_te2_text_model_encoder_layers_0_self_attn_out_proj",
+            "lora_te1_text_model_encoder_layers_0_self_attn_out_proj",
+            "lora_unet_double_blocks_0_img_attn_qkv",
+            "",
+        ] {
+            assert_eq!(table.find(module), None, "{module}");
+        }
+    }
+
+    #[test]
+    fn layers_of_two_text_encoders_are_told_apart() {
+        let paths = [
+            "text_model.encoder.layers.0.mlp.fc1",
+            "text_encoder_2.text_model.encoder.layers.0.self_attn.q_proj",
+            "text_encoder_2.text_projection",
+        ];
+        let layer = |path: &&str| ((*path).to_owned(), Tensor::zeros((2, 2), DType::F32, &Device::Cpu).unwrap());
+        let table = LayerTable::new(paths.iter().map(layer));
+        for (module, path) in [
+            ("lora_te1_text_model_encoder_layers_0_mlp_fc1", paths[0]),
+            ("text_encoder.text_model.encoder.layers.0.mlp.fc1", paths[0]),
+            ("lora_te2_text_model_encoder_layers_0_self_attn_q_proj", paths[1]),
+            ("text_encoder_2.text_model.encoder.layers.0.self_attn.q_proj", paths[1]),
+            ("text_encoder_2.text_model.encoder.layers.0.self_attn.to_q", paths[1]),
+            ("lora_te2_text_projection", paths[2]),
+        ] {
+            assert_eq!(table.find(module).map(AsRef::as_ref), Some(path), "{module}");
+        }
+        for module in ["lora_te_text_model_encoder_layers_0_mlp_fc1", "lora_te1_text_model_encoder_layers_0_self_attn_q_proj"] {
             assert_eq!(table.find(module), None, "{module}");
         }
     }

@@ -53,6 +53,8 @@ impl Levels {
             ("conv_out", "out.2"),
             ("time_embedding.linear_1", "time_embed.0"),
             ("time_embedding.linear_2", "time_embed.2"),
+            ("add_embedding.linear_1", "label_emb.0.0"),
+            ("add_embedding.linear_2", "label_emb.0.2"),
         ] {
             if path == diffusers {
                 return Some(ldm.to_owned());
@@ -132,6 +134,7 @@ mod tests {
             ("up_blocks.3.attentions.2.proj_in", "output_blocks.11.1.proj_in"),
             ("conv_out", "out.2"),
             ("time_embedding.linear_2", "time_embed.2"),
+            ("add_embedding.linear_1", "label_emb.0.0"),
         ] {
             assert_eq!(levels.name(path).as_deref(), Some(expected), "{path}");
         }

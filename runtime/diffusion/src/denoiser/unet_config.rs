@@ -14,7 +14,8 @@ use crate::layers::SinusoidOptions;
 fn fixed_keys() -> Vec<(&'static str, Vec<Value>)> {
     vec![
         ("act_fn", vec![json!("silu"), json!("swish")]),
-        ("addition_embed_type", vec![]),
+        ("addition_embed_type", vec![json!("text_time")]),
+        ("addition_embed_type_num_heads", vec![json!(64)]),
         ("attention_type", vec![json!("default")]),
         ("center_input_sample", vec![json!(false)]),
         ("class_embed_type", vec![]),
@@ -34,7 +35,6 @@ fn fixed_keys() -> Vec<(&'static str, Vec<Value>)> {
         ("resnet_skip_time_act", vec![json!(false)]),
         ("resnet_time_scale_shift", vec![json!("default")]),
         ("reverse_transformer_layers_per_block", vec![]),
-        ("time_cond_proj_dim", vec![]),
         ("time_embedding_act_fn", vec![]),
         ("time_embedding_type", vec![json!("positional")]),
         ("timestep_post_act", vec![]),
@@ -58,6 +58,15 @@ pub struct LevelConfig {
     pub down_attention: bool,
     /// Whether there are transformers coming up.
     pub up_attention: bool,
+}
+
+/// How a vector besides the text enters: `addition_embed_type` `text_time`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AdditionConfig {
+    /// Of the whole vector.
+    pub features: usize,
+    /// Of the sinusoid of each number in it.
+    pub id_features: usize,
 }
 
 /// What the middle of the network is made of.
@@ -92,6 +101,10 @@ pub struct UNetConfig {
     pub sinusoid: SinusoidOptions,
     /// Features of the time embedding.
     pub time_features: usize,
+    /// The vector that is added to the time embedding, if there is one.
+    pub addition: Option<AdditionConfig>,
+    /// Features of the guidance scale's sinusoid, where that is an input: `time_cond_proj_dim`.
+    pub guidance_features: Option<usize>,
     /// Padding of the downsampling convolutions: true for one pixel all around, false for below and right.
     pub even_downsample_padding: bool,
     /// The side of the square latents it was trained on, if the file says so.
@@ -130,6 +143,13 @@ impl UNetConfig {
                 freq_shift: config.f64("freq_shift")?.unwrap_or(0.0),
             },
             time_features: dimension(config, "time_embedding_dim", time_features, MAX_FEATURES * 4)?,
+            addition: addition(config)?,
+            guidance_features: match config.usize("time_cond_proj_dim")? {
+                None => None,
+                // Its sinusoid divides by half of them less one.
+                Some(features @ 4..=MAX_FEATURES) => Some(features),
+                Some(_) => return Err(config.unaccepted("time_cond_proj_dim", &format!("null, or 4 to {MAX_FEATURES}"))),
+            },
             even_downsample_padding: match config.usize("downsample_padding")? {
                 None | Some(1) => true,
                 Some(0) => false,
@@ -143,6 +163,19 @@ impl UNetConfig {
     pub fn context_features(&self) -> usize {
         self.levels[0].context_features
     }
+}
+
+fn addition(config: &Config) -> Result<Option<AdditionConfig>, ConfigError> {
+    if !config.contains("addition_embed_type") {
+        return Ok(None);
+    }
+    let needed = |key: &str| match config.usize(key)? {
+        Some(features) if (1..=MAX_FEATURES).contains(&features) => Ok(features),
+        Some(_) => Err(config.unaccepted(key, &format!("a whole number from 1 to {MAX_FEATURES}"))),
+        None => Err(config.missing(key, &format!("a whole number from 1 to {MAX_FEATURES}"))),
+    };
+    let (features, id_features) = (needed("projection_class_embeddings_input_dim")?, needed("addition_time_embed_dim")?);
+    Ok(Some(AdditionConfig { features, id_features }))
 }
 
 fn levels(config: &Config, channels: &[usize]) -> Result<Vec<LevelConfig>, ConfigError> {

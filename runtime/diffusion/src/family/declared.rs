@@ -90,6 +90,14 @@ pub(super) fn t5_dtype(is_t5: bool, compute: DType) -> DType {
     if is_t5 && compute == DType::F16 { DType::F32 } else { compute }
 }
 
+/// Sides beyond this are not taken as a default, whatever a configuration says.
+const MAX_DEFAULT_LATENT_SIDE: usize = 256;
+
+/// Side of the latents that a UNet was trained on; `usual` where its configuration does not say.
+pub(super) fn default_side(unet: &UNetConfig, usual: usize) -> usize {
+    unet.sample_size.filter(|side| (1..=MAX_DEFAULT_LATENT_SIDE).contains(side)).unwrap_or(usual)
+}
+
 /// Checks that a UNet's latents are the autoencoder's: it reads those alone, or for inpainting also a mask and the latents of the picture
 /// without what is drawn anew.
 ///

@@ -1,4 +1,6 @@
-//! Stable Diffusion 1.x (Rombach et al. 2022), and any network of its shape: one CLIP text encoder, a UNet with cross-attention, a VAE.
+//! Stable Diffusion 1.x and 2.x (Rombach et al. 2022), and any network of their shape: one CLIP text encoder, a UNet with cross-attention, a
+//! VAE. What tells the versions apart is the text encoder: OpenAI's CLIP in the first, OpenCLIP in the second. Which layer it is read at, and
+//! what the UNet predicts, are in their configurations.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -9,34 +11,46 @@ use crate::conditioning::Conditioner;
 use crate::denoiser::{Denoiser, UNet, UNetConfig};
 use crate::json::{Config, ConfigError};
 use crate::layers::{Parameters, PartSources};
+use crate::ops::Activation;
 use crate::text::{ClipTextConfig, ClipTextEncoder, Pooling, PromptEncoder, StatesFrom};
 use crate::tokenizer::Tokenizer;
 use crate::vae::{Vae, VaeConfig};
 use crate::weights::WeightsError;
 
-const PIPELINES: [&str; 3] = ["StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline", "StableDiffusionInpaintPipeline"];
+const PIPELINES: [&str; 5] = [
+    "StableDiffusionPipeline",
+    "StableDiffusionImg2ImgPipeline",
+    "StableDiffusionInpaintPipeline",
+    "LatentConsistencyModelPipeline",
+    "LatentConsistencyModelImg2ImgPipeline",
+];
 
 const TEXT_ENCODER: Part = Part { folder: "text_encoder", class: "CLIPTextModel", layers: Some("") };
 const UNET: Part = Part { folder: "unet", class: "UNet2DConditionModel", layers: Some("") };
 const VAE: Part = Part { folder: "vae", class: "AutoencoderKL", layers: None };
 const PARTS: [Part; 3] = [TEXT_ENCODER, UNET, VAE];
 
-/// Side of the latents where the UNet's configuration does not say.
-const DEFAULT_LATENT_SIDE: usize = 64;
-/// Sides beyond this are not taken as a default, whatever a configuration says.
-const MAX_DEFAULT_LATENT_SIDE: usize = 256;
-/// The reference pipeline's defaults.
+/// The reference pipelines' defaults.
 const DEFAULT_STEPS: usize = 50;
 const DEFAULT_GUIDANCE_SCALE: f64 = 7.5;
+/// Those of the pipelines for models whose guidance is distilled.
+const DEFAULT_DISTILLED_STEPS: usize = 4;
+const DEFAULT_DISTILLED_GUIDANCE_SCALE: f64 = 8.5;
 
-/// The family.
+/// One of the two versions.
 #[derive(Debug)]
 pub(super) struct StableDiffusion {
     name: &'static str,
+    /// Of the text encoder.
+    activation: Activation,
+    /// Side of the latents where the UNet's configuration does not say.
+    latent_side: usize,
 }
 
 /// Stable Diffusion 1.x.
-pub(super) static SD15: StableDiffusion = StableDiffusion { name: "sd15" };
+pub(super) static VERSION_1: StableDiffusion = StableDiffusion { name: "sd15", activation: Activation::QuickGelu, latent_side: 64 };
+/// Stable Diffusion 2.x.
+pub(super) static VERSION_2: StableDiffusion = StableDiffusion { name: "sd21", activation: Activation::Gelu, latent_side: 96 };
 
 impl Family for StableDiffusion {
     fn name(&self) -> &'static str {
@@ -47,11 +61,11 @@ impl Family for StableDiffusion {
         &PIPELINES
     }
 
-    fn recognises(&self, _folder: &Path, _model_index: &Config) -> Result<bool, ConfigError> {
-        Ok(true)
+    fn recognises(&self, folder: &Path, _model_index: &Config) -> Result<bool, ConfigError> {
+        Ok(ClipTextConfig::new(&Config::open(folder.join("text_encoder/config.json"))?)?.activation == self.activation)
     }
 
-    fn read(&self, folder: &Path, model_index: &Config) -> Result<Box<dyn ModelSpec>, SpecError> {
+    fn read(&'static self, folder: &Path, model_index: &Config) -> Result<Box<dyn ModelSpec>, SpecError> {
         declared::check(model_index, &PARTS)?;
         let text = ClipTextConfig::new(&Config::open(folder.join("text_encoder/config.json"))?)?;
         let unet_file = Config::open(folder.join("unet/config.json"))?;
@@ -61,15 +75,18 @@ impl Family for StableDiffusion {
             let accepted = format!("{}, the hidden_size of the text encoder", text.features);
             return Err(unet_file.unaccepted("cross_attention_dim", &accepted).into());
         }
+        if unet.addition.is_some() {
+            return Err(unet_file.unaccepted("addition_embed_type", "null, as this pipeline has nothing to add").into());
+        }
         declared::latents_fit(&unet_file, &unet, &vae)?;
         let tokenizer = declared::tokenizer(folder, "tokenizer", &text)?;
-        Ok(Box::new(Spec { family: self.name, tokenizer, text, unet, vae }))
+        Ok(Box::new(Spec { family: self, tokenizer, text, unet, vae }))
     }
 }
 
 #[derive(Debug)]
 struct Spec {
-    family: &'static str,
+    family: &'static StableDiffusion,
     tokenizer: Arc<Tokenizer>,
     text: ClipTextConfig,
     unet: UNetConfig,
@@ -78,7 +95,7 @@ struct Spec {
 
 impl ModelSpec for Spec {
     fn family(&self) -> &'static str {
-        self.family
+        self.family.name
     }
 
     fn parts(&self) -> &[Part] {
@@ -102,9 +119,16 @@ impl ModelSpec for Spec {
     }
 
     fn defaults(&self) -> Defaults {
-        let side = self.unet.sample_size.filter(|side| (1..=MAX_DEFAULT_LATENT_SIDE).contains(side)).unwrap_or(DEFAULT_LATENT_SIDE);
-        let pixels = side * self.vae.scale();
-        Defaults { width: pixels, height: pixels, num_inference_steps: DEFAULT_STEPS, guidance_scale: DEFAULT_GUIDANCE_SCALE }
+        let pixels = declared::default_side(&self.unet, self.family.latent_side) * self.vae.scale();
+        let (num_inference_steps, guidance_scale) = match self.embeds_guidance() {
+            true => (DEFAULT_DISTILLED_STEPS, DEFAULT_DISTILLED_GUIDANCE_SCALE),
+            false => (DEFAULT_STEPS, DEFAULT_GUIDANCE_SCALE),
+        };
+        Defaults { width: pixels, height: pixels, num_inference_steps, guidance_scale }
+    }
+
+    fn embeds_guidance(&self) -> bool {
+        self.unet.guidance_features.is_some()
     }
 
     fn heeds(&self) -> &'static [&'static str] {

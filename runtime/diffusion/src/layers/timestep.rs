@@ -1,6 +1,6 @@
 //! Timesteps as features: the sinusoid of "Attention is all you need" and the two-layer network behind it.
 
-use candle_core::{DType, Device, Result, Tensor};
+use candle_core::{Device, Result, Tensor};
 
 use super::resnet::silu;
 use super::{Linear, Parameters};
@@ -48,6 +48,7 @@ pub fn timestep_sinusoid(timesteps: &[f32], features: usize, options: SinusoidOp
 pub struct TimestepEmbedding {
     first: Linear,
     second: Linear,
+    condition: Option<Linear>,
 }
 
 impl TimestepEmbedding {
@@ -59,16 +60,33 @@ impl TimestepEmbedding {
         Ok(Self {
             first: Linear::new(features, outputs, &parameters.at("linear_1"))?,
             second: Linear::new(outputs, outputs, &parameters.at("linear_2"))?,
+            condition: None,
         })
     }
 
-    /// Sinusoid [B, features] f32 → [B, outputs] in the compute dtype, through a last SiLU, which is all that any block wants of it.
+    /// The same with `cond_proj`: a condition of `condition_features` is added to the sinusoid.
+    ///
+    /// # Errors
+    /// When a parameter is missing or has another shape.
+    pub fn conditioned(features: usize, condition_features: usize, outputs: usize, parameters: &Parameters<'_>) -> Built<Self> {
+        let condition = Linear::without_bias(condition_features, features, &parameters.at("cond_proj"))?;
+        Ok(Self { condition: Some(condition), ..Self::new(features, outputs, parameters)? })
+    }
+
+    /// Sinusoid [B, features] f32 → [B, outputs] in the compute dtype. The condition is [B, condition_features] f32 where there is a
+    /// projection of it, and not there otherwise.
     ///
     /// # Errors
     /// When the shapes do not fit.
-    pub fn forward_silu(&self, sinusoid: &Tensor, compute: DType, exec: &Exec) -> Result<Tensor> {
-        let hidden = silu(&self.first.forward(&sinusoid.to_dtype(compute)?, exec)?, exec)?;
-        silu(&self.second.forward(&hidden, exec)?, exec)
+    pub fn forward(&self, sinusoid: &Tensor, condition: Option<&Tensor>, exec: &Exec) -> Result<Tensor> {
+        let sinusoid = sinusoid.to_dtype(exec.compute)?;
+        let sinusoid = match (&self.condition, condition) {
+            (Some(projection), Some(condition)) => (sinusoid + projection.forward(&condition.to_dtype(exec.compute)?, exec)?)?,
+            (None, None) => sinusoid,
+            _ => candle_core::bail!("a time embedding takes a condition exactly where it has a projection of it"),
+        };
+        let hidden = silu(&self.first.forward(&sinusoid, exec)?, exec)?;
+        self.second.forward(&hidden, exec)
     }
 }
 

@@ -1,8 +1,9 @@
 //! Textual inversion (Gal et al. 2022): words that are not in the vocabulary, learned as vectors of the text encoder's embedding table.
 //!
-//! Two file formats are read, both safetensors, told apart by their one tensor's name:
+//! Three file formats are read, all safetensors, told apart by their tensors' names:
 //! - AUTOMATIC1111's: `emb_params` [n, D]. The prompt's word is the file's name, which only its owner knows.
 //! - diffusers': the tensor is named by the word, such as `<cat-toy>`; [D] or [n, D].
+//! - for models with several text encoders: a tensor for each, named by it, all with the same n; the word is the file's name.
 //!
 //! A word is found as diffusers finds it after `load_textual_inversion`: anywhere in a prompt, letter by letter, the longest first. It stands
 //! for all n vectors in order; `word_1`, `word_2`, … stand for one of them each. Vectors are looked up beside the model's table, which is
@@ -31,13 +32,31 @@ pub const MAX_EMBEDDING_NAME_BYTES: usize = 256;
 /// AUTOMATIC1111's name for the tensor.
 const PARAMETERS: &str = "emb_params";
 
+/// Names of tensors for one of several text encoders.
+const ENCODERS: [&str; 2] = ["clip_g", "clip_l"];
+
 /// Learned vectors, as a file holds them. Cheap to clone.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Embedding {
-    /// Row after row.
-    values: Arc<[f32]>,
-    width: usize,
+    /// One for each text encoder; never empty, all with the same number of vectors.
+    tables: Arc<[Table]>,
     word: Option<String>,
+}
+
+/// The vectors for one text encoder.
+#[derive(Clone, Debug, PartialEq)]
+struct Table {
+    /// Which of several.
+    encoder: Option<&'static str>,
+    /// Row after row.
+    values: Vec<f32>,
+    width: usize,
+}
+
+impl Table {
+    fn vectors(&self) -> usize {
+        self.values.len() / self.width
+    }
 }
 
 /// An embedding and the words by which prompts name it.
@@ -63,10 +82,16 @@ pub enum EmbeddingFileError {
         /// The family.
         family: &'static str,
     },
+    /// Another number of vectors for each text encoder.
+    #[error("{} holds another number of vectors for each text encoder; a word stands for equally many in all of them", path.display())]
+    Uneven {
+        /// The file.
+        path: PathBuf,
+    },
     /// It holds something else.
     #[error(
-        "{} holds {count} tensors; an embedding holds one: `{PARAMETERS}`, or one that is named by its word. Is it a LoRA, or a model?",
-        path.display()
+        "{} holds {count} tensors; an embedding holds one (`{PARAMETERS}`, or one that is named by its word), or one for each of several text encoders ({}). Is it a LoRA, or a model?",
+        path.display(), ENCODERS.join(", ")
     )]
     Tensors {
         /// The file.
@@ -125,6 +150,16 @@ pub enum EmbeddingError {
         /// The word.
         name: String,
     },
+    /// Made for models with other text encoders.
+    #[error("`{name}` has {found}, and this model needs {needed}. The embedding was made for another family of models")]
+    Encoders {
+        /// Its first word.
+        name: String,
+        /// What the embedding has.
+        found: String,
+        /// What the model has.
+        needed: String,
+    },
     /// Made for another text encoder.
     #[error(
         "`{name}` has vectors of {found} features; this model's text encoder has {expected}. The embedding was made for another family of models"
@@ -167,25 +202,28 @@ impl Embedding {
         if let Some(family) = family::of_embedding_tensors(tensors.iter().map(|(name, _)| *name)) {
             return Err(EmbeddingFileError::Family { path: path.to_path_buf(), family });
         }
-        let [(name, info)] = tensors.as_slice() else {
+        let encoder = |name: &str| ENCODERS.into_iter().find(|encoder| *encoder == name);
+        let are_for_encoders = !tensors.is_empty() && tensors.iter().all(|(name, _)| encoder(name).is_some());
+        if tensors.len() != 1 && !are_for_encoders {
             return Err(EmbeddingFileError::Tensors { path: path.to_path_buf(), count: tensors.len() });
-        };
-        let (vectors, width) = match *info.shape.as_slice() {
-            [width] => (1, width),
-            [vectors, width] => (vectors, width),
-            _ => (0, 0),
-        };
-        if !(1..=MAX_EMBEDDING_VECTORS).contains(&vectors) || !(1..=MAX_FEATURES).contains(&width) {
-            return Err(EmbeddingFileError::Shape { path: path.to_path_buf(), name: (*name).to_owned(), shape: info.shape.clone() });
         }
-        let tensor = file.tensor(name, &info.shape, DType::F32, &Device::Cpu)?;
-        let values = tensor.flatten_all().and_then(|values| values.to_vec1::<f32>());
-        let values = values.map_err(|source| WeightsError::Tensor { name: (*name).to_owned(), source })?;
-        if !values.iter().all(|value| value.is_finite()) {
-            return Err(EmbeddingFileError::NotFinite { path: path.to_path_buf() });
+        // Shapes first: nothing is allocated for a file that is refused.
+        let shapes = tensors.iter().map(|(name, info)| shape(path, name, info)).collect::<Result<Vec<_>, _>>()?;
+        if shapes.iter().any(|(vectors, _)| *vectors != shapes[0].0) {
+            return Err(EmbeddingFileError::Uneven { path: path.to_path_buf() });
         }
-        let word = (*name != PARAMETERS).then(|| (*name).to_owned());
-        Ok(Self { values: values.into(), width, word })
+        let table = |((name, info), (_, width)): (&(&str, &TensorInfo), &(usize, usize))| {
+            let tensor = file.tensor(name, &info.shape, DType::F32, &Device::Cpu)?;
+            let values = tensor.flatten_all().and_then(|values| values.to_vec1::<f32>());
+            let values = values.map_err(|source| WeightsError::Tensor { name: (*name).to_owned(), source })?;
+            match values.iter().all(|value| value.is_finite()) {
+                true => Ok(Table { encoder: encoder(name), values, width: *width }),
+                false => Err(EmbeddingFileError::NotFinite { path: path.to_path_buf() }),
+            }
+        };
+        let tables = tensors.iter().zip(&shapes).map(table).collect::<Result<_, _>>()?;
+        let named = tensors.first().map(|(name, _)| *name).filter(|name| *name != PARAMETERS && !are_for_encoders);
+        Ok(Self { tables, word: named.map(str::to_owned) })
     }
 
     /// The word that the file names, if its format has one.
@@ -193,20 +231,38 @@ impl Embedding {
         self.word.as_deref()
     }
 
-    /// How many vectors it has.
+    /// How many vectors a word stands for.
     pub fn vectors(&self) -> usize {
-        self.values.len() / self.width
+        self.tables.first().map_or(0, Table::vectors)
     }
 
-    /// Features of a vector.
-    pub fn width(&self) -> usize {
-        self.width
+    /// Features of a vector, for each text encoder.
+    pub fn widths(&self) -> impl Iterator<Item = usize> {
+        self.tables.iter().map(|table| table.width)
     }
 
     /// Bytes of memory it takes.
     pub fn bytes(&self) -> usize {
-        size_of_val::<[f32]>(&self.values)
+        self.tables.iter().map(|table| size_of_val::<[f32]>(&table.values)).sum()
     }
+
+    /// The vectors for the model's text encoder `wanted`, or for its only one.
+    fn table(&self, wanted: Option<&'static str>) -> Option<&Table> {
+        self.tables.iter().find(|table| table.encoder == wanted)
+    }
+}
+
+/// Vectors and width of a tensor.
+fn shape(path: &Path, name: &str, info: &TensorInfo) -> Result<(usize, usize), EmbeddingFileError> {
+    let (vectors, width) = match *info.shape.as_slice() {
+        [width] => (1, width),
+        [vectors, width] => (vectors, width),
+        _ => (0, 0),
+    };
+    if (1..=MAX_EMBEDDING_VECTORS).contains(&vectors) && (1..=MAX_FEATURES).contains(&width) {
+        return Ok((vectors, width));
+    }
+    Err(EmbeddingFileError::Shape { path: path.to_path_buf(), name: name.to_owned(), shape: info.shape.clone() })
 }
 
 /// The embeddings of one request, ready for its prompts: for each text encoder, in the conditioner's order.
@@ -239,6 +295,7 @@ pub struct EncoderWords {
 impl EncoderWords {
     pub(super) fn new(
         embeddings: &[NamedEmbedding],
+        encoder_name: Option<&'static str>,
         tokenizer: &Tokenizer,
         encoder: &ClipTextEncoder,
         exec: &Exec,
@@ -251,11 +308,10 @@ impl EncoderWords {
         // Their ids follow those of the model; all counts are bounded far below 32 bits.
         let mut next = encoder.vocabulary() as u32;
         for named in embeddings {
-            let embedding = &named.embedding;
-            check_fit(named, encoder.features(), tokenizer.room())?;
+            let table = fitting(named, encoder_name, encoder.features(), tokenizer.room())?;
             words.name(named, next, tokenizer)?;
-            next += embedding.vectors() as u32;
-            let tensor = Tensor::from_slice(&embedding.values, (embedding.vectors(), embedding.width), &exec.device)?;
+            next += table.vectors() as u32;
+            let tensor = Tensor::from_slice(&table.values, (table.vectors(), table.width), &exec.device)?;
             tensors.push(tensor.to_dtype(exec.compute)?);
         }
         if !tensors.is_empty() {
@@ -304,14 +360,25 @@ fn beginning(name: &str) -> String {
     name.chars().take(MAX_EMBEDDING_NAME_BYTES / 4).collect()
 }
 
-fn check_fit(named: &NamedEmbedding, expected: usize, room: usize) -> Result<(), EmbeddingError> {
+/// The vectors of an embedding for one text encoder, if they fit it.
+fn fitting<'a>(
+    named: &'a NamedEmbedding,
+    encoder: Option<&'static str>,
+    expected: usize,
+    room: usize,
+) -> Result<&'a Table, EmbeddingError> {
     let name = || named.names.first().map_or_else(String::new, |name| beginning(name));
-    let (found, count) = (named.embedding.width, named.embedding.vectors());
+    let Some(table) = named.embedding.table(encoder) else {
+        let vectors = |encoder: Option<&str>| encoder.map_or("vectors for a single text encoder".to_owned(), |name| format!("`{name}`"));
+        let found: Vec<String> = named.embedding.tables.iter().map(|table| vectors(table.encoder)).collect();
+        return Err(EmbeddingError::Encoders { name: name(), found: found.join(" and "), needed: vectors(encoder) });
+    };
+    let (found, count) = (table.width, table.vectors());
     if found != expected {
         return Err(EmbeddingError::Width { name: name(), found, expected });
     }
     if count > room {
         return Err(EmbeddingError::Vectors { name: name(), count, room });
     }
-    Ok(())
+    Ok(table)
 }

@@ -28,6 +28,8 @@ pub struct VaeConfig {
     pub scaling_factor: f64,
     /// And this was subtracted before.
     pub shift_factor: f64,
+    /// Whether it needs more than half precision: activations overflow.
+    pub force_upcast: bool,
     /// Whether a 1×1 convolution follows the encoder.
     pub quant_conv: bool,
     /// Whether a 1×1 convolution precedes the decoder.
@@ -72,6 +74,7 @@ impl VaeConfig {
                 shift if shift.is_finite() => shift,
                 _ => return Err(config.unaccepted("shift_factor", "a finite number")),
             },
+            force_upcast: config.bool("force_upcast")?.unwrap_or(true),
             quant_conv: config.bool("use_quant_conv")?.unwrap_or(true),
             post_quant_conv: config.bool("use_post_quant_conv")?.unwrap_or(true),
             mid_attention: config.bool("mid_block_add_attention")?.unwrap_or(true),

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use diffusion::adapter::{Adapter, AdapterUse};
+use diffusion::conditioning::MicroConditioning;
 use diffusion::model::Model;
 use diffusion::picture::{GrayImage, RgbImage};
 use diffusion::pipeline::{ImageState, InjectedTensors, PipelineError, Request, Start, composed, decode, prepare, step};
@@ -183,6 +184,52 @@ fn row_bits_do_not_depend_on_its_batch() {
         for seed in 0..4 {
             run_in_random_company(&model, &adapters, &expected, seed);
         }
+    }
+}
+
+/// Requests of each family that differ in what only it heeds.
+fn family_requests(model: &Model) -> Vec<Request> {
+    let start = if model.spec().needs_picture() { image(64, 1.0) } else { Start::Noise };
+    let base = Request { width: 64, height: 64, num_inference_steps: 3, start, ..Request::with_defaults(model, "a cat") };
+    let heeds = |field: &str| model.spec().heeds().contains(&field);
+    let mut requests = vec![base.clone(), Request { seed: 1, guidance_scale: 1.0, prompt: "b".into(), ..base.clone() }];
+    if heeds("prompt_2") {
+        let weighted = Request { prompt: chunks(3), prompt_2: Some("c".into()), prompt_syntax: PromptSyntax::Weighted, ..base.clone() };
+        requests.extend([Request { negative_prompt: Some("d".into()), seed: 2, ..base.clone() }, weighted]);
+    }
+    if heeds("original_size") {
+        let micro = MicroConditioning { original_size: Some([7, 300]), ..MicroConditioning::default() };
+        requests.push(Request { micro, seed: 3, ..base.clone() });
+    }
+    if heeds("denoising_end") {
+        requests.push(Request { denoising_end: Some(0.5), num_inference_steps: 6, seed: 4, ..base });
+    }
+    requests
+}
+
+#[test]
+fn rows_of_several_families_share_no_call_and_no_bit() {
+    let mut distilled = TinyModel::with_two_encoders();
+    distilled.unet["time_cond_proj_dim"] = json!(8);
+    let models = [TinyModel::default(), TinyModel::with_two_encoders(), TinyModel::refiner(), distilled].map(|tiny| tiny.load());
+    let every = || models.iter().flat_map(|model| family_requests(model).into_iter().map(move |request| (model, request)));
+    let prepared = |(model, request): (&Arc<Model>, Request)| prepare(model, &request, &InjectedTensors::default()).unwrap().remove(0);
+    let expected: Vec<_> = every().map(prepared).map(alone).collect();
+    let mut images: Vec<ImageState> = every().map(prepared).collect();
+    let first = step(&mut images.iter_mut().collect::<Vec<_>>());
+    assert_eq!(first.denoiser_calls, models.len());
+    loop {
+        for (index, image) in images.iter().enumerate() {
+            assert!(bits(image.latents()) == expected[index][image.progress().0], "image {index}");
+        }
+        let mut unfinished: Vec<&mut ImageState> = images.iter_mut().filter(|image| !image.is_finished()).collect();
+        if unfinished.is_empty() {
+            break;
+        }
+        // Their order within a call is another one each time.
+        let middle = unfinished.len() / 2;
+        unfinished.rotate_left(middle);
+        assert!(step(&mut unfinished).outcomes.iter().all(Result::is_ok));
     }
 }
 

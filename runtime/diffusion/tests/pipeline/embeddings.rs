@@ -54,6 +54,10 @@ impl Desk {
     }
 }
 
+fn widths(embedding: &Embedding) -> Vec<usize> {
+    embedding.widths().collect()
+}
+
 fn zeros(shape: &[usize]) -> Tensor {
     Tensor::zeros(shape, DType::F32, &Device::Cpu).unwrap()
 }
@@ -146,14 +150,48 @@ fn embeddings_that_do_not_fit_are_the_requests_fault() {
     assert!(desk.states("a <e>", PromptSyntax::Plain, &[named(&["a", "<e>", "<e>"])]) == desk.states("a c d", PromptSyntax::Plain, &[]));
 }
 
+/// Vectors for each text encoder of a model with two, all those of the same letters.
+fn of_both(folder: &Path, name: &str, letters: &str) -> NamedEmbedding {
+    let vectors = |part: &str| {
+        let weights = folder.join(part).join("model.safetensors");
+        let table = candle_core::safetensors::load(weights, &Device::Cpu).unwrap()["text_model.embeddings.token_embedding.weight"].clone();
+        let ids: Vec<u32> = letters.chars().map(|letter| 26 + u32::from(letter) - u32::from('a')).collect();
+        table.index_select(&Tensor::new(ids, &Device::Cpu).unwrap(), 0).unwrap()
+    };
+    let path = folder.join("both.safetensors");
+    let tensors = [("clip_l", vectors("text_encoder")), ("clip_g", vectors("text_encoder_2"))];
+    safetensors::serialize_to_file(tensors.iter().map(|(name, tensor)| (*name, tensor)), None, &path).unwrap();
+    NamedEmbedding { names: vec![name.to_owned()], embedding: Embedding::open(&path).unwrap() }
+}
+
+#[test]
+fn each_of_two_text_encoders_takes_its_own_vectors() {
+    let folder = tempfile::tempdir().unwrap();
+    TinyModel::with_two_encoders().write(folder.path());
+    let open = ModelFolder::open(folder.path()).unwrap();
+    let model = Arc::new(open.load(&Device::Cpu, DType::F32, &mut |_| {}).unwrap());
+    let embedding = of_both(folder.path(), "<e>", "cd");
+    assert_eq!(widths(&embedding.embedding), [WIDTH + 8, WIDTH]);
+    for syntax in [PromptSyntax::Plain, PromptSyntax::Weighted] {
+        let states = |prompt: &str, embeddings: &[NamedEmbedding]| states_with(&model, prompt, syntax, 0, embeddings);
+        assert!(states("a <e> b", std::slice::from_ref(&embedding)) == states("a c d b", &[]), "{syntax:?}");
+    }
+    let desk = Desk::new();
+    let refusal = desk.refusal(vec![embedding]);
+    assert!(refusal.contains("`clip_g` and `clip_l`") && refusal.contains("single text encoder"), "{refusal}");
+    let single = Request { width: 64, height: 64, embeddings: vec![desk.of_letters("<e>", "c")], ..Request::with_defaults(&model, "a") };
+    let refusal = prepare(&model, &single, &InjectedTensors::default()).unwrap_err();
+    assert!(refusal.is_invalid_request() && refusal.to_string().contains("`clip_l`"), "{refusal}");
+}
+
 #[test]
 fn both_formats_are_read_whatever_float_they_store() {
     let desk = Desk::new();
     let values = Tensor::arange(0_f32, 2.0 * WIDTH as f32, &Device::Cpu).unwrap().reshape((2, WIDTH)).unwrap();
     let theirs = Embedding::open(&desk.file(&[("emb_params", values.clone())])).unwrap();
-    assert_eq!((theirs.word(), theirs.vectors(), theirs.width()), (None, 2, WIDTH));
+    assert_eq!((theirs.word(), theirs.vectors(), widths(&theirs)), (None, 2, vec![WIDTH]));
     let diffusers = Embedding::open(&desk.file(&[("<cat-toy>", values.get(1).unwrap().to_dtype(DType::F16).unwrap())])).unwrap();
-    assert_eq!((diffusers.word(), diffusers.vectors(), diffusers.width()), (Some("<cat-toy>"), 1, WIDTH));
+    assert_eq!((diffusers.word(), diffusers.vectors(), widths(&diffusers)), (Some("<cat-toy>"), 1, vec![WIDTH]));
 }
 
 #[test]
@@ -162,7 +200,8 @@ fn files_that_hold_no_embedding_are_refused() {
     let nothing = zeros(&[WIDTH]);
     let not_a_number = Tensor::full(f32::NAN, WIDTH, &Device::Cpu).unwrap();
     for (tensors, words) in [
-        (vec![("clip_l", zeros(&[2, 768])), ("clip_g", zeros(&[2, 1280]))], vec!["sdxl"]),
+        (vec![("clip_l", zeros(&[2, 768])), ("clip_g", zeros(&[2, 1280])), ("t5xxl", zeros(&[2, 4096]))], vec!["sd3"]),
+        (vec![("clip_l", zeros(&[2, 768])), ("clip_g", zeros(&[1, 1280]))], vec!["another number of vectors"]),
         (vec![("lora_unet.lora_up.weight", nothing.clone()), ("lora_unet.lora_down.weight", nothing.clone())], vec!["2 tensors", "LoRA"]),
         (vec![], vec!["0 tensors"]),
         (vec![("emb_params", zeros(&[1, 2, WIDTH]))], vec!["[1, 2, 24]"]),

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use diffusion::model::{Inspection, ModelFolder};
+use diffusion::{DType, Device};
 use serde_json::{Value, json};
 
 use crate::tiny_model::TinyModel;
@@ -36,6 +37,65 @@ fn whole_folder_is_told_with_its_family_tensors_and_digest() {
 }
 
 #[test]
+fn family_is_told_by_the_files_alone() {
+    let mut second = TinyModel::default();
+    second.text_encoder["hidden_act"] = json!("gelu");
+    for (model, family, parts) in [
+        (TinyModel::default(), "sd15", &["text_encoder", "unet", "vae"][..]),
+        (second, "sd21", &["text_encoder", "unet", "vae"]),
+        (TinyModel::with_two_encoders(), "sdxl", &["text_encoder", "text_encoder_2", "unet", "vae"]),
+        (TinyModel::refiner(), "sdxl-refiner", &["text_encoder_2", "unet", "vae"]),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        model.write(folder.path());
+        let inspection = ModelFolder::open(folder.path()).unwrap().inspect();
+        assert_eq!(inspection.family.as_deref(), Some(family));
+        assert!(inspection.components.iter().map(|component| component.name.as_str()).eq(parts.iter().copied()));
+    }
+}
+
+#[test]
+fn parts_that_do_not_belong_together_are_refused_by_file_and_key() {
+    for (file, key, value) in [
+        ("unet/config.json", "projection_class_embeddings_input_dim", json!(13)),
+        ("unet/config.json", "addition_time_embed_dim", json!(5)),
+        ("unet/config.json", "addition_embed_type", json!(null)),
+        ("unet/config.json", "cross_attention_dim", json!(24)),
+        ("unet/config.json", "time_cond_proj_dim", json!(2)),
+        ("text_encoder_2/config.json", "projection_dim", json!(1 << 30)),
+        ("text_encoder_2/config.json", "eos_token_id", json!(1_u64 << 40)),
+        ("model_index.json", "text_encoder_2", json!([null, null])),
+        ("model_index.json", "text_encoder_2", json!(["transformers", "T5EncoderModel"])),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        TinyModel::with_two_encoders().write(folder.path());
+        set(folder.path(), file, key, value);
+        let message = ModelFolder::open(folder.path()).unwrap_err().to_string();
+        assert!(message.contains(file) && message.contains(key), "{message}");
+    }
+}
+
+#[test]
+fn autoencoder_that_overflows_is_kept_in_single_precision() {
+    for (upcast, bytes) in [(true, 4), (false, 2)] {
+        let folder = tempfile::tempdir().unwrap();
+        let mut model = TinyModel::with_two_encoders();
+        model.vae["force_upcast"] = json!(upcast);
+        model.write(folder.path());
+        let open = ModelFolder::open(folder.path()).unwrap();
+        let elements = |name: &str| {
+            let component = open.inspect().components.into_iter().find(|component| component.name == name).unwrap();
+            component.tensors.iter().map(|tensor| tensor.shape.iter().product::<usize>() as u64).sum::<u64>()
+        };
+        let others: u64 = ["text_encoder", "text_encoder_2", "unet"].into_iter().map(elements).sum();
+        let expected = 2 * others + bytes * elements("vae");
+        assert_eq!(open.loaded_bytes(DType::BF16), expected);
+        let model = open.load(&Device::Cpu, DType::BF16, &mut |_| {}).unwrap();
+        assert_eq!((model.bytes(), model.vae_exec().compute.size_in_bytes() as u64), (expected, bytes));
+    }
+}
+
+#[test]
 fn digest_changes_with_any_configuration() {
     let folder = tempfile::tempdir().unwrap();
     TinyModel::default().write(folder.path());
@@ -48,7 +108,7 @@ fn digest_changes_with_any_configuration() {
 fn unserved_network_is_refused_by_file_key_and_value() {
     for (file, key, value) in [
         ("unet/config.json", "class_embed_type", json!("timestep")),
-        ("unet/config.json", "addition_embed_type", json!("text_time")),
+        ("unet/config.json", "addition_embed_type", json!("image")),
         ("unet/config.json", "down_block_types", json!(["AttnDownBlock2D", "DownBlock2D"])),
         ("unet/config.json", "attention_head_dim", json!(3)),
         ("unet/config.json", "norm_num_groups", json!(7)),

@@ -1,4 +1,4 @@
-//! Writes a tiny random Stable Diffusion 1.x in diffusers' layout: no Python, the same bytes every time.
+//! Writes tiny random Stable Diffusion models in diffusers' layout: no Python, the same bytes every time.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -16,7 +16,10 @@ use serde_json::{Value, json};
 /// The configuration files, free to be changed before [`TinyModel::write`].
 pub(crate) struct TinyModel {
     pub(crate) model_index: Value,
+    /// Null where there is none.
     pub(crate) text_encoder: Value,
+    /// Null where there is none.
+    pub(crate) text_encoder_2: Value,
     pub(crate) unet: Value,
     pub(crate) vae: Value,
     pub(crate) scheduler: Value,
@@ -25,8 +28,12 @@ pub(crate) struct TinyModel {
 /// Letters the tokenizer knows, and a comma; everything else is unknown to it.
 const LETTERS: &str = "abcdefghijklmnopqrstuvwxyz";
 const COMMA: &str = ",</w>";
-/// Features of its tokens.
+/// Features of its tokens; a second text encoder's are wider by 8.
 pub(crate) const WIDTH: usize = 24;
+/// Features of the pooled text.
+const POOLED: usize = 12;
+/// Features of each size or score.
+const ID: usize = 4;
 
 impl Default for TinyModel {
     fn default() -> Self {
@@ -37,10 +44,8 @@ impl Default for TinyModel {
                 "tokenizer": ["transformers", "CLIPTokenizer"], "unet": ["diffusers", "UNet2DConditionModel"],
                 "vae": ["diffusers", "AutoencoderKL"], "safety_checker": [null, null],
             }),
-            text_encoder: json!({
-                "vocab_size": 2 * LETTERS.len() + 3, "hidden_size": WIDTH, "intermediate_size": 48, "num_hidden_layers": 3,
-                "num_attention_heads": 2, "max_position_embeddings": 77, "hidden_act": "quick_gelu", "layer_norm_eps": 1e-5,
-            }),
+            text_encoder: text_encoder(WIDTH, "quick_gelu"),
+            text_encoder_2: Value::Null,
             unet: json!({
                 "block_out_channels": [16, 32], "layers_per_block": 1, "norm_num_groups": 8, "attention_head_dim": [2, 4],
                 "cross_attention_dim": WIDTH, "down_block_types": ["CrossAttnDownBlock2D", "CrossAttnDownBlock2D"],
@@ -59,19 +64,55 @@ impl Default for TinyModel {
     }
 }
 
+fn text_encoder(width: usize, activation: &str) -> Value {
+    json!({
+        "vocab_size": 2 * LETTERS.len() + 3, "hidden_size": width, "intermediate_size": 48, "num_hidden_layers": 3,
+        "num_attention_heads": 2, "max_position_embeddings": 77, "hidden_act": activation, "layer_norm_eps": 1e-5,
+        "projection_dim": POOLED, "eos_token_id": 2,
+    })
+}
+
 impl TinyModel {
+    /// Stable Diffusion XL.
+    pub(crate) fn with_two_encoders() -> Self {
+        let mut model = Self { text_encoder_2: text_encoder(WIDTH + 8, "gelu"), ..Self::default() };
+        model.model_index["_class_name"] = json!("StableDiffusionXLPipeline");
+        model.model_index["text_encoder_2"] = json!(["transformers", "CLIPTextModelWithProjection"]);
+        model.unet["cross_attention_dim"] = json!(2 * WIDTH + 8);
+        model.unet["addition_embed_type"] = json!("text_time");
+        model.unet["addition_time_embed_dim"] = json!(ID);
+        model.unet["projection_class_embeddings_input_dim"] = json!(POOLED + 6 * ID);
+        model.unet["use_linear_projection"] = json!(true);
+        model.unet["transformer_layers_per_block"] = json!([1, 2]);
+        model
+    }
+
+    /// The refiner of Stable Diffusion XL.
+    pub(crate) fn refiner() -> Self {
+        let mut model = Self { text_encoder: Value::Null, ..Self::with_two_encoders() };
+        model.model_index["_class_name"] = json!("StableDiffusionXLImg2ImgPipeline");
+        model.model_index["text_encoder"] = json!([null, null]);
+        model.unet["cross_attention_dim"] = json!(WIDTH + 8);
+        model.unet["projection_class_embeddings_input_dim"] = json!(POOLED + 5 * ID);
+        model
+    }
+
     /// Writes configurations, tokenizer and the weights that the configurations describe.
     pub(crate) fn write(&self, folder: &Path) {
         for (name, value) in [
             ("model_index.json", &self.model_index),
             ("scheduler/scheduler_config.json", &self.scheduler),
             ("text_encoder/config.json", &self.text_encoder),
+            ("text_encoder_2/config.json", &self.text_encoder_2),
             ("unet/config.json", &self.unet),
             ("vae/config.json", &self.vae),
         ] {
-            write(folder, name, &value.to_string());
+            if !value.is_null() {
+                write(folder, name, &value.to_string());
+            }
         }
         write_clip_tokenizer(folder, "tokenizer");
+        write_clip_tokenizer(folder, "tokenizer_2");
         write_weights(folder);
     }
 
