@@ -63,6 +63,13 @@ def differences(pipeline, family, seed):
             f"lora_transformer_{path.replace('.', '_')}.lora_down.weight": files.diffusers[f"transformer.{path}.lora_A.weight"],
             f"lora_transformer_{path.replace('.', '_')}.lora_up.weight": files.diffusers[f"transformer.{path}.lora_B.weight"],
         }
+    # The CLIP text encoders.
+    for part in ["text_encoder", "text_encoder_2"]:
+        layers = {name: layer for name, layer in getattr(pipeline, part).named_modules() if name.endswith(("layers.1.self_attn.q_proj", "layers.0.mlp.fc1"))}
+        for path, layer in layers.items():
+            both = {f"{part}.{path}.lora_A.weight": normal(RANK, layer.in_features), f"{part}.{path}.lora_B.weight": normal(layer.out_features, RANK)}
+            files.diffusers |= both
+            files.original |= both
     return files
 
 
