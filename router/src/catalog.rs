@@ -18,6 +18,7 @@ mod nearest;
 mod reading;
 
 pub use folder::{CatalogError, FolderCatalog};
+pub(crate) use reading::file_uri;
 
 /// Declared objects, which may change while the router runs.
 pub trait Catalog: Send + Sync + Debug {
@@ -68,6 +69,8 @@ pub struct Weights {
     pub uri: String,
     /// A checkpoint's folder, or the file of anything else.
     pub path: PathBuf,
+    /// Of a checkpoint that is one file: the folder whose configurations replace the built-in ones.
+    pub config: Option<PathBuf>,
     pub sha256: Option<String>,
 }
 
@@ -114,7 +117,7 @@ impl Snapshot {
     /// The replicas that serve the model under a plan, or why there can be none.
     pub fn replica_set(&self, model: &Model, plan_pool: Option<&str>) -> Result<ReplicaSet, String> {
         if let Some(dedicated) = &model.serving.dedicated {
-            let own = model.weights.iter().map(|weights| weights.path.clone());
+            let own = model.weights.iter().flat_map(|weights| [Some(weights.path.clone()), weights.config.clone()]).flatten();
             return Ok(ReplicaSet {
                 key: SetKey::Dedicated(model.model_id.clone()),
                 min_replicas: count(dedicated.min_replicas),
@@ -163,9 +166,9 @@ impl Snapshot {
 
     /// The folders above the models that are `wanted`.
     fn roots_of(&self, wanted: impl Fn(&Model) -> bool) -> impl Iterator<Item = PathBuf> {
-        self.models.values().filter(move |model| wanted(model)).filter_map(|model| {
-            let path = &model.weights.as_ref().ok()?.path;
-            Some(path.parent().unwrap_or(path).to_owned())
+        self.models.values().filter(move |model| wanted(model)).filter_map(|model| model.weights.as_ref().ok()).flat_map(|weights| {
+            let paths = [Some(&weights.path), weights.config.as_ref()].into_iter().flatten();
+            paths.map(|path| path.parent().unwrap_or(path).to_owned()).collect::<Vec<_>>()
         })
     }
 }
@@ -208,7 +211,12 @@ pub(crate) mod tests {
             model_id: model_id.to_owned(),
             kind: ModelKind::Checkpoint,
             family: Some(Family::Sd15),
-            weights: Ok(Weights { uri: format!("file:///models/{model_id}"), path: format!("/models/{model_id}").into(), sha256: None }),
+            weights: Ok(Weights {
+                uri: format!("file:///models/{model_id}"),
+                path: format!("/models/{model_id}").into(),
+                config: None,
+                sha256: None,
+            }),
             serving: Serving::default(),
             defaults: GenerationDefaults::default(),
             own_sampler: Some("DDIMScheduler".to_owned()),
@@ -229,7 +237,7 @@ pub(crate) mod tests {
         let path = format!("/adapters/{model_id}.safetensors");
         Model {
             kind: ModelKind::Lora,
-            weights: Ok(Weights { uri: format!("file://{path}"), path: path.into(), sha256: None }),
+            weights: Ok(Weights { uri: format!("file://{path}"), path: path.into(), config: None, sha256: None }),
             own_sampler: None,
             ..model(model_id)
         }

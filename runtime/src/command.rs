@@ -4,6 +4,7 @@ mod adapter;
 mod generate;
 mod inspect;
 mod logging;
+mod model_files;
 mod rounds;
 mod safety_check;
 mod serve;

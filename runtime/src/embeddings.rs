@@ -171,6 +171,7 @@ mod tests {
             let source = |(id, file): &(&str, &str)| ModelSource {
                 id: (*id).to_owned(),
                 uri: format!("file://{}", self.path(file).display()),
+                config: None,
                 sha256: sha256.map(str::to_owned),
                 adapters: Vec::new(),
             };
@@ -178,7 +179,7 @@ mod tests {
             request.embeddings = ids.iter().map(|id| (*id).to_owned()).collect();
             let dispatch = Dispatch {
                 id: uuid::Uuid::nil(),
-                model: ModelSource { id: String::new(), uri: String::new(), sha256: None, adapters: Vec::new() },
+                model: ModelSource { id: String::new(), uri: String::new(), config: None, sha256: None, adapters: Vec::new() },
                 request,
                 inputs: Vec::new(),
                 adapters: sources.iter().map(source).collect(),

@@ -1,5 +1,6 @@
 //! Which models are in memory, and which go when another needs their place. Decisions only: loading is the worker's.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -8,6 +9,10 @@ use std::sync::Arc;
 pub struct ModelKey {
     /// Resolved: no links in it.
     pub folder: PathBuf,
+    /// Of a single file, the folder whose configurations replace the built-in ones; resolved.
+    pub config: Option<PathBuf>,
+    /// Parts from elsewhere, by name; resolved.
+    pub components: BTreeMap<String, PathBuf>,
     /// The digest it must have, where one was declared.
     pub sha256: Option<String>,
     /// What is merged into the weights, in this order.
@@ -17,7 +22,7 @@ pub struct ModelKey {
 impl ModelKey {
     /// A folder, or an adapter's file, with nothing merged into it and no digest declared.
     pub fn of(folder: impl Into<PathBuf>) -> Self {
-        Self { folder: folder.into(), sha256: None, merges: Vec::new() }
+        Self { folder: folder.into(), config: None, components: BTreeMap::new(), sha256: None, merges: Vec::new() }
     }
 }
 

@@ -1,6 +1,7 @@
 //! Where weights may come from: folders below the roots this replica was started with, and nothing else. A router is trusted with requests,
 //! not with this machine's files.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use diffusion::adapter::{MAX_ADAPTER_SCALE, MAX_ADAPTERS};
@@ -64,7 +65,8 @@ impl ModelRoots {
         };
         let merges = source.adapters.iter().map(merge).collect::<Result<_, _>>()?;
         let sha256 = source.sha256.as_deref().map(digest).transpose()?;
-        Ok(ModelKey { folder: self.resolved(&source.uri)?, sha256, merges })
+        let config = source.config.as_deref().map(|uri| self.resolved(uri)).transpose()?;
+        Ok(ModelKey { folder: self.resolved(&source.uri)?, config, components: BTreeMap::new(), sha256, merges })
     }
 
     fn resolved(&self, uri: &str) -> Result<PathBuf, SourceError> {
@@ -113,7 +115,7 @@ mod tests {
     use super::*;
 
     fn source(uri: String) -> ModelSource {
-        ModelSource { id: "demo".to_owned(), uri, sha256: None, adapters: Vec::new() }
+        ModelSource { id: "demo".to_owned(), uri, config: None, sha256: None, adapters: Vec::new() }
     }
 
     fn uri(path: &Path) -> String {

@@ -186,7 +186,7 @@ fn model(deployment: &ModelDeployment, path: &Path, origin: &str) -> Model {
         model_id: deployment.model_id(),
         kind: spec.kind,
         family: spec.family,
-        own_sampler: weights.as_ref().ok().and_then(|weights| own_sampler(&weights.path)),
+        own_sampler: weights.as_ref().ok().and_then(|weights| own_sampler(weights.config.as_ref().unwrap_or(&weights.path))),
         weights,
         serving: spec.serving.clone(),
         defaults: spec.defaults.clone(),
@@ -198,18 +198,24 @@ fn model(deployment: &ModelDeployment, path: &Path, origin: &str) -> Model {
     }
 }
 
-/// A folder in diffusers' layout.
+/// A folder in diffusers' layout, or one .safetensors file, maybe with the folder of its configuration.
 fn checkpoint(source: &Source, manifest_folder: &Path) -> Result<Weights, String> {
-    let path = path(source, manifest_folder)?;
-    if !path.is_dir() {
-        return Err(format!("{} is no folder; a checkpoint in diffusers' layout is one", path.display()));
+    let path = path(&source.uri, manifest_folder)?;
+    if !path.is_dir() && !is_safetensors(&path) {
+        return Err(format!("{} is neither a folder in diffusers' layout nor a .safetensors file", path.display()));
     }
-    Ok(Weights { uri: encode(&path), path, sha256: source.sha256.clone() })
+    let config = source.config.as_deref().map(|uri| self::path(uri, manifest_folder)).transpose()?;
+    if let Some(config) = &config
+        && (path.is_dir() || !config.is_dir())
+    {
+        return Err(format!("its config {} must be a folder, for a source that is a file", config.display()));
+    }
+    Ok(Weights { uri: file_uri(&path), path, config, sha256: source.sha256.clone() })
 }
 
 /// A .safetensors file, or the only one in a folder.
 fn single_file(source: &Source, manifest_folder: &Path) -> Result<Weights, String> {
-    let mut path = path(source, manifest_folder)?;
+    let mut path = path(&source.uri, manifest_folder)?;
     if path.is_dir() {
         let entries = std::fs::read_dir(&path).map_err(|error| format!("{}: {error}", path.display()))?;
         let mut files = entries.take(ENTRIES_LIMIT).flatten().map(|entry| entry.path()).filter(|path| is_safetensors(path));
@@ -223,7 +229,7 @@ fn single_file(source: &Source, manifest_folder: &Path) -> Result<Weights, Strin
     } else if !is_safetensors(&path) {
         return Err(format!("{} is no .safetensors file", path.display()));
     }
-    Ok(Weights { uri: encode(&path), path, sha256: source.sha256.clone() })
+    Ok(Weights { uri: file_uri(&path), path, config: None, sha256: source.sha256.clone() })
 }
 
 fn is_safetensors(path: &Path) -> bool {
@@ -231,11 +237,11 @@ fn is_safetensors(path: &Path) -> bool {
 }
 
 /// `file:///absolute` as it stands, `file://./relative` below the manifest's folder.
-fn path(source: &Source, manifest_folder: &Path) -> Result<PathBuf, String> {
-    let Some(path) = source.uri.strip_prefix("file://") else {
-        return Err(format!("its source {} is read on a cluster only; local mode serves file:// sources", source.uri));
+fn path(uri: &str, manifest_folder: &Path) -> Result<PathBuf, String> {
+    let Some(path) = uri.strip_prefix("file://") else {
+        return Err(format!("its source {uri} is read on a cluster only; local mode serves file:// sources"));
     };
-    let path = decode(path).ok_or_else(|| format!("its source {} is no valid file:// URI", source.uri))?;
+    let path = decode(path).ok_or_else(|| format!("its source {uri} is no valid file:// URI"))?;
     let path = if path.is_absolute() { path } else { manifest_folder.join(path) };
     path.canonicalize().map_err(|error| format!("{}: {error}", clean(&path).display()))
 }
@@ -264,7 +270,7 @@ fn decode(text: &str) -> Option<PathBuf> {
     (!bytes.contains(&0)).then(|| String::from_utf8(bytes).ok()).flatten().map(PathBuf::from)
 }
 
-fn encode(folder: &Path) -> String {
+pub(crate) fn file_uri(folder: &Path) -> String {
     use std::os::unix::ffi::OsStrExt;
     let mut uri = String::from("file://");
     for &byte in folder.as_os_str().as_bytes() {
@@ -300,7 +306,7 @@ mod tests {
         assert_eq!(decode("/a%2"), None);
         assert_eq!(decode("/a%zz"), None);
         assert_eq!(decode("/a%00"), None);
-        assert_eq!(encode(Path::new("/a b/ü%")), "file:///a%20b/%C3%BC%25");
+        assert_eq!(file_uri(Path::new("/a b/ü%")), "file:///a%20b/%C3%BC%25");
     }
 
     #[test]
@@ -309,6 +315,26 @@ mod tests {
         assert!(checkpoint(&source("s3://bucket/model"), Path::new("/")).is_err_and(|reason| reason.contains("cluster")));
         let missing = checkpoint(&source("file://./nowhere"), Path::new("/manifests")).unwrap_err();
         assert!(missing.contains("/manifests/nowhere"), "{missing}");
+    }
+
+    #[test]
+    fn checkpoints_are_a_folder_or_a_file_with_a_folder_of_configurations() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().canonicalize().unwrap();
+        std::fs::create_dir(root.join("model")).unwrap();
+        for file in ["one.safetensors", "one.ckpt"] {
+            std::fs::write(root.join(file), "").unwrap();
+        }
+        let read = |uri: &str, config: Option<&str>| {
+            let config = config.map(|name| format!("file://./{name}"));
+            checkpoint(&Source { uri: format!("file://./{uri}"), sha256: None, secret_ref: None, config }, &root)
+        };
+        assert_eq!(read("model", None).unwrap().path, root.join("model"));
+        assert_eq!(read("one.safetensors", None).unwrap().config, None);
+        assert_eq!(read("one.safetensors", Some("model")).unwrap().config, Some(root.join("model")));
+        assert!(read("one.ckpt", None).unwrap_err().contains("nor a .safetensors file"));
+        assert!(read("model", Some("model")).unwrap_err().contains("for a source that is a file"));
+        assert!(read("one.safetensors", Some("one.ckpt")).unwrap_err().contains("must be a folder"));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use runtime_api::{AdapterSource, ImageRequest, ModelSource};
 
-use crate::catalog::{Model, Snapshot, Weights};
+use crate::catalog::{Model, Snapshot, Weights, file_uri};
 
 /// What a replica reads for one request.
 #[derive(Clone, Debug, PartialEq)]
@@ -20,6 +20,7 @@ pub(super) struct Sources {
 pub(super) fn resolve(catalog: &Snapshot, model: &Model, request: &ImageRequest) -> Result<Sources, String> {
     let weights = weights(model)?;
     let mut sources = Sources { model: source(model, weights), adapters: Vec::new(), paths: vec![weights.path.clone()] };
+    sources.paths.extend(weights.config.clone());
     for (adapter, scale) in catalog.declared_adapters(model)? {
         let weights = self::weights(adapter)?;
         let (id, uri, sha256) = (adapter.model_id.clone(), weights.uri.clone(), weights.sha256.clone());
@@ -40,7 +41,13 @@ fn weights(model: &Model) -> Result<&Weights, String> {
 }
 
 fn source(model: &Model, weights: &Weights) -> ModelSource {
-    ModelSource { id: model.model_id.clone(), uri: weights.uri.clone(), sha256: weights.sha256.clone(), adapters: Vec::new() }
+    ModelSource {
+        id: model.model_id.clone(),
+        uri: weights.uri.clone(),
+        config: weights.config.as_deref().map(file_uri),
+        sha256: weights.sha256.clone(),
+        adapters: Vec::new(),
+    }
 }
 
 #[cfg(test)]

@@ -35,9 +35,12 @@ pub struct Dispatch {
 pub struct ModelSource {
     /// The API's name of the model, for messages and metrics.
     pub id: String,
-    /// `file://` URI of a folder in diffusers' layout, or of one file for an adapter or an embedding, below one of the replica's
+    /// `file://` URI of a folder in diffusers' layout, or of one file for a checkpoint, an adapter or an embedding, below one of the replica's
     /// `--model-root`s.
     pub uri: String,
+    /// Of a model that is one file: `file://` URI of a folder whose configurations and tokenizers replace the built-in ones.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config: Option<String>,
     /// sha256 that it must have, in hex, where one was declared; of a model without what is merged into it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sha256: Option<String>,

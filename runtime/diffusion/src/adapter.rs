@@ -19,7 +19,6 @@ mod bound;
 mod error;
 mod file;
 mod layer_table;
-mod ldm_names;
 mod matrix;
 mod names;
 mod patch;

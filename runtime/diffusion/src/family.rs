@@ -12,6 +12,7 @@ mod declared;
 mod flux;
 mod sd3;
 mod single_clip;
+mod single_file;
 mod stable_diffusion;
 mod stable_diffusion_xl;
 
@@ -20,6 +21,7 @@ use std::path::{Path, PathBuf};
 use candle_core::DType;
 
 pub(crate) use adapter::{is_of, of_adapter};
+pub use single_file::{Recognised, layouts_alone, layouts_within, recognise};
 
 use crate::conditioning::Conditioner;
 use crate::denoiser::Denoiser;

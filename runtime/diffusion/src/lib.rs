@@ -17,6 +17,7 @@
 //! rounding. This crate knows nothing of HTTP, async runtimes or Kubernetes.
 
 pub mod adapter;
+mod built_in;
 pub mod conditioning;
 pub mod denoiser;
 pub mod dimensions;

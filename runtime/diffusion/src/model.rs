@@ -1,7 +1,7 @@
-//! A model folder in diffusers' layout: opened and checked, then loaded.
+//! A model's files, a folder in diffusers' layout or one file: opened and checked, then loaded.
 //!
 //! ```text
-//! ModelFolder::open(dir)     configurations parsed, headers read, every tensor's shape compared; no tensor is allocated
+//! ModelFolder::open(path)    configurations parsed, headers read, every tensor's shape compared; no tensor is allocated
 //!        │ merge(adapters)                    those declared for the model itself, if any: compared, not yet read into anything
 //!        │ load(device, dtype, progress)      text encoders → denoiser → VAE
 //!        ▼
@@ -10,12 +10,14 @@
 //! This module knows which files make a model, and no request.
 
 mod error;
+mod expectation;
 mod files;
 mod inspection;
+mod origin;
 mod sources;
 
 use std::cell::RefCell;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -23,7 +25,9 @@ use candle_core::{DType, Device};
 use serde_json::{Map, Value};
 
 pub use error::ModelError;
+pub use expectation::{Expectation, ExpectedLayout, ExpectedPart, ExpectedTensor};
 pub use inspection::{ComponentInspection, Inspection, TensorInspection};
+pub use origin::ModelFiles;
 
 use crate::adapter::{AdapterError, AdapterUse, BoundAdapter, FittedAdapter, LayerTable};
 use crate::conditioning::Conditioner;
@@ -33,7 +37,8 @@ use crate::family::{self, Defaults, ModelSpec, Part};
 use crate::json::{Config, ConfigError};
 use crate::sampler::{self, SamplerError};
 use crate::vae::Vae;
-use crate::weights::{WeightSource, open_component};
+use crate::weights::{TensorIndex, sha256_of_file};
+use origin::{Origin, PartWeights};
 use sources::{FileSources, ShapeRecorders};
 
 /// The autoencoder's folder, in every family.
@@ -69,10 +74,10 @@ pub struct Limits {
     pub max_clip_skip: usize,
 }
 
-/// A folder whose files were read as far as needed to know that they make a model.
+/// Files that were read as far as needed to know that they make a model: a folder, or one file.
 #[derive(Debug)]
 pub struct ModelFolder {
-    folder: PathBuf,
+    origin: Origin,
     spec: Arc<dyn ModelSpec>,
     scheduler: Config,
     parts: Vec<OpenPart>,
@@ -102,7 +107,9 @@ fn open_scheduler(folder: &Path, model_index: &Config) -> Result<Config, ConfigE
 
 struct OpenPart {
     part: Part,
-    weights: Box<dyn WeightSource>,
+    weights: PartWeights,
+    /// Tensors of its folder that its network does not ask for.
+    unused: Vec<String>,
 }
 
 impl std::fmt::Debug for OpenPart {
@@ -112,22 +119,35 @@ impl std::fmt::Debug for OpenPart {
 }
 
 impl OpenPart {
+    fn index(&self) -> &TensorIndex {
+        self.weights.source().index()
+    }
+
     fn elements(&self) -> u64 {
-        self.weights.index().iter().map(|(_, info)| info.elements()).sum()
+        self.index().iter().map(|(_, info)| info.elements()).sum()
     }
 }
 
 impl ModelFolder {
-    /// Opens a folder: parses its configurations, reads the headers of its weights, and compares every shape.
+    /// Opens a folder or a single file with built-in configurations: parses the configurations, reads the headers of the weights, and
+    /// compares every shape.
     ///
     /// # Errors
     /// [`ModelError`] naming the file and what is wrong with it. All tensors that do not fit are named at once.
-    pub fn open(folder: &Path) -> Result<Self, ModelError> {
-        if !folder.is_dir() {
-            return Err(ModelError::NotAFolder { path: folder.to_path_buf() });
-        }
+    pub fn open(model: &Path) -> Result<Self, ModelError> {
+        Self::open_files(&ModelFiles::of(model))
+    }
+
+    /// As [`Self::open`], from wherever the files are.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_files(files: &ModelFiles) -> Result<Self, ModelError> {
+        let origin = Origin::open(files)?;
+        let folder = origin.folder.as_path();
         let model_index = Config::open(folder.join("model_index.json"))?;
         let spec: Arc<dyn ModelSpec> = Arc::from(family::open(folder)?);
+        origin.check(spec.as_ref())?;
         let scheduler = open_scheduler(folder, &model_index)?;
         match sampler::from_config(&scheduler, None, &Map::new()) {
             Ok(own) => sampler::check_kind(own.name(), spec.is_flow())?,
@@ -135,13 +155,28 @@ impl ModelFolder {
             Err(SamplerError::UnknownSampler { .. }) => {}
             Err(error) => return Err(error.into()),
         }
-        let open =
-            |part: &Part| Ok::<_, ModelError>(OpenPart { part: *part, weights: Box::new(open_component(&folder.join(part.folder))?) });
-        let parts = spec.parts().iter().map(open).collect::<Result<Vec<_>, _>>()?;
+        let asked = ShapeRecorders::of_nothing(spec.as_ref())?.into_asked();
+        let open = |(part, asked): (Part, Vec<_>)| {
+            let weights = origin.part(&part, spec.family(), &asked)?;
+            Ok::<_, ModelError>(OpenPart { part, weights, unused: Vec::new() })
+        };
+        let mut parts = asked.into_iter().map(open).collect::<Result<Vec<_>, _>>()?;
         let expected = ShapeRecorders::of(&parts, spec.as_ref())?;
         expected.check()?;
+        let unused = expected.unused();
         let layers = LayerTable::new(expected.into_layers());
-        Ok(Self { folder: folder.to_path_buf(), spec, scheduler, parts, layers, merges: Vec::new(), digest: OnceLock::new() })
+        for (part, unused) in parts.iter_mut().zip(unused) {
+            part.unused = unused;
+        }
+        Ok(Self { origin, spec, scheduler, parts, layers, merges: Vec::new(), digest: OnceLock::new() })
+    }
+
+    /// Tensors that no network asks for, in the order of their names.
+    pub fn unused(&self) -> Vec<String> {
+        let of_folder = |open: &OpenPart| open.unused.iter().map(|name| format!("{}/{name}", open.part.folder)).collect::<Vec<_>>();
+        let of_folders = self.parts.iter().filter(|open| matches!(open.weights, PartWeights::Folder(_))).flat_map(of_folder);
+        let of_file = self.origin.unused(self.parts.iter().map(|open| &open.weights));
+        of_file.into_iter().chain(of_folders).collect()
     }
 
     /// Makes `adapters` part of the weights, besides those that already are; a strength of 0 is none at all. They must be in memory in f32
@@ -172,7 +207,8 @@ impl ModelFolder {
         Ok(if self.merges.is_empty() { files } else { files::merged_digest(&files, adapters) })
     }
 
-    /// SHA-256 in hex over configurations, vocabularies and weights with their names. Files are streamed; the result is kept.
+    /// SHA-256 in hex over configurations, vocabularies and weights with their names; of a single file with built-in configurations its own.
+    /// Files are streamed; the result is kept.
     ///
     /// # Errors
     /// [`ModelError`] when a file cannot be read.
@@ -180,14 +216,19 @@ impl ModelFolder {
         if let Some(digest) = self.digest.get() {
             return Ok(digest.clone());
         }
-        let weights = self.parts.iter().flat_map(|part| part.weights.index().files());
-        let digest = files::digest(&self.folder, self.spec.as_ref(), weights)?;
+        let digest = match self.origin.only_file() {
+            Some(file) => sha256_of_file(file)?,
+            None => {
+                let weights = self.parts.iter().flat_map(|part| part.index().files());
+                files::digest(&self.origin.folder, self.spec.as_ref(), weights)?
+            }
+        };
         Ok(self.digest.get_or_init(|| digest).clone())
     }
 
     /// Bytes of all weights, as stored.
     pub fn stored_bytes(&self) -> u64 {
-        self.parts.iter().map(|part| part.weights.index().bytes()).sum()
+        self.parts.iter().map(|part| part.index().bytes()).sum()
     }
 
     /// Bytes of the parameters once loaded in `dtype`.

@@ -7,6 +7,7 @@
 //! differs on smart quotes and HTML entities. Knows text and ids, no model.
 
 mod added;
+mod built_in;
 mod byte_pairs;
 mod extra_words;
 mod files;
@@ -37,7 +38,9 @@ const WORDS: &str = r"(?i:<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll
 const FRAME_TOKENS: usize = 2;
 
 /// Words that are tokens as they stand, without an end-of-word mark.
-const WHOLE_WORDS: [&str; 2] = ["<|startoftext|>", "<|endoftext|>"];
+const WHOLE_WORDS: [&str; 2] = [BEGIN_OF_TEXT, END_OF_TEXT];
+const BEGIN_OF_TEXT: &str = "<|startoftext|>";
+const END_OF_TEXT: &str = "<|endoftext|>";
 
 /// Token ids of one prompt, as a text encoder takes them.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -2,31 +2,44 @@
 //!
 //! ```text
 //! open_component(dir) ─► SafetensorsFolder ── index() ─► TensorIndex      names, dtypes, shapes, byte ranges; all within the files
-//!                              │ tensor(name, shape, dtype, device)         shape compared before anything is allocated
-//!                              ▼
-//!                           Weights.push("down_blocks.0").get("weight", &[…])   what a model is built from
+//! open_file(path)             │        ▲
+//!                             │        └── MappedPart                       a part of a file with other names, by those that are asked for
+//!                             ▼             │
+//!              tensor(name, shape, dtype, device)                           shape compared before anything is allocated
 //! ```
 //! Headers are bounded and checked as a whole when a file is opened: sizes, dtypes, overlaps, gaps, duplicate names. Pickle
 //! files are recognised by their content and refused, whatever they are called. This module knows no model: what a tensor
 //! should look like is the caller's argument.
 
+mod contents;
 mod decode;
 mod digest;
 mod file;
+mod flux;
 mod folder;
 mod header;
 mod index;
-mod view;
+mod key_map;
+mod ldm_unet;
+mod ldm_vae;
+mod mapped;
+mod mismatch;
+mod mmdit;
+mod open_clip;
 
 use std::path::PathBuf;
 
 use candle_core::{DType, Device, Tensor};
 
+pub(crate) use contents::describe;
 pub use digest::sha256_of_file;
 pub use folder::{SafetensorsFolder, open_component, open_file};
 pub use header::{HeaderError, MAX_HEADER_BYTES, MAX_NAME_BYTES, MAX_RANK, MAX_TENSORS, parse_header};
 pub use index::{StoredDtype, TensorIndex, TensorInfo};
-pub use view::{Mismatch, Weights};
+pub use key_map::{Arrangement, Layout, Names, Original};
+pub(crate) use ldm_unet::LdmUnetNames;
+pub use mapped::MappedPart;
+pub use mismatch::Mismatch;
 
 use crate::json::ConfigError;
 
@@ -41,7 +54,8 @@ pub trait WeightSource: Send + Sync {
     /// Reads one tensor into `dtype` (f16, bf16, f32 or f64, whatever float is stored) on `device`.
     ///
     /// # Errors
-    /// [`WeightsError`] if there is none of this name, or its shape is not `shape`; both are found before any allocation.
+    /// [`WeightsError`] if there is none of this name, or its shape is not `shape`; both are found before any allocation. Also if it holds
+    /// NaN, an infinity, or a number that `dtype` cannot hold.
     fn tensor(&self, name: &str, shape: &[usize], dtype: DType, device: &Device) -> Result<Tensor, WeightsError>;
 }
 
@@ -128,8 +142,16 @@ pub enum WeightsError {
     /// All that does not fit, found without reading.
     #[error("{0}")]
     Mismatch(Mismatch),
+    /// A number that is none, or becomes none in the dtype that was asked for.
+    #[error("tensor `{name}` holds {value}{}", if value.is_finite() { ", which this precision cannot hold; load it as f32 or bf16" } else { ", which is not finite; the file is damaged, or its training diverged" })]
+    NotFinite {
+        /// Its name.
+        name: String,
+        /// The first such number.
+        value: f64,
+    },
     /// The stored dtype is no float that can be read.
-    #[error("tensor `{name}` is stored as {found}; weights must be F16, BF16, F32 or F64")]
+    #[error("tensor `{name}` is stored as {found}; weights must be F8_E4M3, F8_E5M2, F16, BF16 or F32")]
     StoredDtype {
         /// Its name.
         name: String,

@@ -1,9 +1,8 @@
 //! Checkpoints as they should not be: each kind is refused with a message that says what is wrong and what to do.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
-use diffusion::weights::{WeightSource, Weights, WeightsError, open_component, open_file, sha256_of_file};
+use diffusion::weights::{WeightSource, WeightsError, open_component, open_file, sha256_of_file};
 use diffusion::{DType, Device};
 
 const NAME: &str = "diffusion_pytorch_model.safetensors";
@@ -176,37 +175,26 @@ fn same_name_in_two_shards_is_refused() {
 #[test]
 fn other_shape_than_expected_is_refused_before_reading() {
     let folder = folder_with(&[(NAME, &one_tensor("a", 6))]);
-    let weights = Weights::new(Arc::new(open_component(folder.path()).unwrap()), DType::F32, &Device::Cpu);
-    let error = weights.get("a", &[2, 3]).unwrap_err();
+    let weights = open_component(folder.path()).unwrap();
+    let get = |name: &str, shape: &[usize]| weights.tensor(name, shape, DType::F32, &Device::Cpu);
+    let error = get("a", &[2, 3]).unwrap_err();
     assert_eq!(error.to_string(), "tensor `a` has shape [6]; the configuration says [2, 3]");
     // Larger than any memory: only a check before allocating can answer this.
-    assert!(matches!(weights.get("a", &[usize::MAX, usize::MAX]), Err(WeightsError::Shape { .. })));
-    assert!(matches!(weights.get("b", &[6]), Err(WeightsError::Missing { .. })));
-    assert_eq!(weights.get("a", &[6]).unwrap().to_vec1::<f32>().unwrap(), [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]);
+    assert!(matches!(get("a", &[usize::MAX, usize::MAX]), Err(WeightsError::Shape { .. })));
+    assert!(matches!(get("b", &[6]), Err(WeightsError::Missing { .. })));
+    assert_eq!(get("a", &[6]).unwrap().to_vec1::<f32>().unwrap(), [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]);
 }
 
 #[test]
-fn views_name_tensors_by_path_and_know_what_nobody_used() {
-    let header = r#"{"x.a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"x.1.b":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}}"#;
-    let folder = folder_with(&[(NAME, &file_of(header, 8))]);
-    let weights = Weights::new(Arc::new(open_component(folder.path()).unwrap()), DType::F32, &Device::Cpu);
-    let below = weights.push("x").push(1);
-    assert_eq!((below.path(), below.name("b").as_str()), ("x.1", "x.1.b"));
-    below.get("b", &[1]).unwrap();
-    assert!(below.contains("b") && !below.contains("a"));
-    assert_eq!(weights.unused(), ["x.a"]);
-}
-
-#[test]
-fn comparing_tells_all_that_does_not_fit_and_reads_nothing() {
-    let folder = folder_with(&[(NAME, &one_tensor("a", 6))]);
-    let weights = Weights::comparing(Arc::new(open_component(folder.path()).unwrap()), DType::F32, &Device::Cpu);
-    assert_eq!(weights.get("a", &[1 << 30]).unwrap().dims(), [1 << 30]);
-    weights.get("b", &[2]).unwrap();
-    weights.get("c", &[3]).unwrap();
-    assert!(weights.get("d", &[usize::MAX, 2]).is_err());
-    let message = weights.compared().unwrap_err().to_string();
-    for expected in ["3 tensors are missing: b, c, d", "a (configuration [1073741824], file [6])"] {
+fn checking_tells_all_that_does_not_fit() {
+    let header = r#"{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"d":{"dtype":"F64","shape":[1],"data_offsets":[8,16]}}"#;
+    let folder = folder_with(&[(NAME, &file_of(header, 16))]);
+    let index = open_component(folder.path()).unwrap().index().clone();
+    let asked: [(&str, &[usize]); 4] = [("a", &[1 << 30]), ("b", &[2]), ("c", &[3]), ("d", &[1])];
+    let message = index.check(asked).unwrap_err().to_string();
+    for expected in
+        ["2 tensors are missing: b, c", "a (configuration [1073741824], file [2])", "1 is stored as no float of 8 to 32 bits: d (F64)"]
+    {
         assert!(message.contains(expected), "{message}");
     }
 }

@@ -16,6 +16,7 @@ use runtime_api::ImageRequest;
 use serde_json::Value;
 
 use super::adapter::{self, AdapterPath};
+use super::model_files::ModelArguments;
 use super::rounds::step_all;
 use crate::atomic_file;
 use crate::canvas::Canvas;
@@ -23,7 +24,6 @@ use crate::engine::{AdapterUse, DeviceName, Diffusion, Embedding, Engine, ModelF
 use crate::infotext::{self, Names, infotext};
 use crate::picture::{bounded_text, encode_png};
 use crate::request::{Limits, complete};
-use crate::residency::ModelKey;
 use order::Order;
 use pictures::PictureArguments;
 use refiner::{Refiner, RefinerArguments};
@@ -34,9 +34,8 @@ const IMAGES_AT_ONCE: usize = 8;
 /// Make images from prompts and write them as PNG files with their parameters inside.
 #[derive(Debug, Args)]
 pub(super) struct Generate {
-    /// Folder in diffusers' layout.
-    #[arg(long, env = "EMULSION_MODEL")]
-    model: PathBuf,
+    #[command(flatten)]
+    model: ModelArguments,
     /// What to draw; may be given more than once.
     #[arg(long, required_unless_present = "prompts", conflicts_with = "prompts")]
     prompt: Vec<String>,
@@ -112,7 +111,7 @@ enum Syntax {
 }
 
 /// `NAME=FILE`.
-fn named_file(text: &str) -> Result<(String, PathBuf), String> {
+pub(super) fn named_file(text: &str) -> Result<(String, PathBuf), String> {
     let (name, file) = text.split_once('=').filter(|(name, file)| !name.is_empty() && !file.is_empty()).ok_or("write NAME=FILE")?;
     Ok((name.to_owned(), PathBuf::from(file)))
 }
@@ -146,7 +145,7 @@ impl Generate {
         };
         let embeddings = self.embeddings.iter().map(open).collect::<anyhow::Result<Vec<_>>>()?;
         let engine = Diffusion::new(self.device.open()?, self.dtype.dtype());
-        let model = Arc::new(load(&engine, &ModelKey::of(&self.model))?);
+        let model = Arc::new(load(&engine, &self.model.key())?);
         let refiner = self.refiner.load(|key| load(&engine, key))?;
         let open = |asked: &AdapterPath| adapter::open(&engine, &asked.path, asked.scale);
         let adapters = self.adapter.iter().map(open).collect::<anyhow::Result<Vec<_>>>()?;

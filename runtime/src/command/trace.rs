@@ -13,13 +13,13 @@ use runtime_api::ImageRequest;
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 
 use super::adapter;
+use super::model_files::ModelArguments;
 use super::rounds::step_all;
 use crate::atomic_file;
 use crate::canvas::{Canvas, Pictures};
 use crate::embeddings::word;
 use crate::engine::{Diffusion, Embedding, Engine, NamedEmbedding, Request};
 use crate::request::{Limits, complete};
-use crate::residency::ModelKey;
 
 /// A request is prompts and numbers.
 const MAX_REQUEST_BYTES: u64 = 1 << 20;
@@ -42,9 +42,8 @@ const ACCEPTED: &str = "latents_init, noise.N, image, mask_image, image_latents"
 /// is what the autoencoder made, also outside of a mask.
 #[derive(Debug, Args)]
 pub(super) struct Trace {
-    /// Folder in diffusers' layout.
-    #[arg(long, env = "EMULSION_MODEL")]
-    model: PathBuf,
+    #[command(flatten)]
+    model: ModelArguments,
     /// JSON file with the request.
     #[arg(long, env = "EMULSION_REQUEST")]
     request: PathBuf,
@@ -64,7 +63,7 @@ impl Trace {
             None => Default::default(),
         };
         let engine = Diffusion::new(Device::Cpu, DType::F32);
-        let folder = engine.open(&ModelKey::of(&self.model))?;
+        let folder = engine.open(&self.model.key())?;
         let model = Arc::new(engine.load(&folder, None, &mut |_, _| ())?);
         let defaults = engine.facts(&model).defaults;
         let adapters = request.adapters.iter().map(|asked| adapter::open(&engine, Path::new(&asked.model), asked.scale));

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use diffusion::adapter::AdapterError;
 use diffusion::denoiser::BatchKey;
-use diffusion::model::{Model, ModelError, ModelFolder};
+use diffusion::model::{Model, ModelError, ModelFiles, ModelFolder};
 use diffusion::pipeline::{self, ImageState, InjectedTensors, PipelineError, PlanLimits, Waiting};
 use diffusion::{DType, Device, Tensor};
 
@@ -47,7 +47,12 @@ impl Engine for Diffusion {
     type Image = ImageState;
 
     fn open(&self, key: &ModelKey) -> Result<ModelFolder, EngineError> {
-        let folder = ModelFolder::open(&key.folder).map_err(|error| model_error(&error))?;
+        let files = ModelFiles { model: key.folder.clone(), config: key.config.clone(), components: key.components.clone() };
+        let folder = ModelFolder::open_files(&files).map_err(|error| model_error(&error))?;
+        let unused = folder.unused();
+        if let Some(first) = unused.first() {
+            tracing::info!(model = %key.folder.display(), tensors = unused.len(), first, "tensors that no network asks for are left alone");
+        }
         // In f32 on the CPU, whatever the model is computed in: merged weights are rounded once.
         let read = |merge: &Merge| {
             let load = |path| AdapterFile::open(path)?.load(&Device::Cpu, DType::F32, merge.sha256.as_deref());

@@ -93,12 +93,6 @@ pub enum AdapterError {
         /// Of its difference.
         elements: u64,
     },
-    /// Infinities or NaN.
-    #[error("tensor `{name}` holds values that are not finite; the adapter is damaged, or its training diverged")]
-    NotFinite {
-        /// The tensor.
-        name: String,
-    },
     /// Made for another family.
     #[error("the adapter was made for {adapter}, this model is {model}: {reason}")]
     WrongFamily {

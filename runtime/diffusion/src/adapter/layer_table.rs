@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use candle_core::Tensor;
 
-use super::ldm_names::Levels;
 use super::transformer_names::Transformer;
+use crate::weights::LdmUnetNames;
 
 /// Where a text encoder's layers begin, behind what stands before the names of a second one.
 const TEXT: &str = "text_model.";
@@ -38,7 +38,7 @@ impl LayerTable {
     /// Of layers by diffusers' path within their part; those of a second text encoder with its folder before it. The weights may be of any dtype; where only shapes are known, tensors without size do.
     pub fn new(layers: impl IntoIterator<Item = (String, Tensor)>) -> Self {
         let weights: BTreeMap<Arc<str>, Tensor> = layers.into_iter().map(|(path, weight)| (Arc::from(path), weight)).collect();
-        let levels = Levels::of(weights.keys().map(AsRef::as_ref));
+        let levels = LdmUnetNames::of(weights.keys().map(AsRef::as_ref));
         let has_second = weights.keys().any(|path| path.starts_with(SECOND));
         let mut aliases = HashMap::new();
         for path in weights.keys() {

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value};
 
 use super::{JsonError, MAX_JSON_BYTES, parse};
+use crate::built_in;
 
 /// How much of an unaccepted value an error message repeats.
 const SHOWN_VALUE_CHARS: usize = 80;
@@ -74,12 +75,18 @@ pub enum ConfigError {
 }
 
 impl Config {
-    /// Reads a file.
+    /// Reads a file, or a configuration that is built in.
     ///
     /// # Errors
     /// [`ConfigError`] if the file cannot be read, is too large, or is not a JSON object.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, ConfigError> {
         let file = path.as_ref().to_path_buf();
+        if built_in::is_built_in(&file) {
+            return match built_in::file(&file) {
+                Some(values) => Ok(Self::from_map(values, file)),
+                None => Err(ConfigError::Read { file, source: std::io::ErrorKind::NotFound.into() }),
+            };
+        }
         let text = read_text(&file, MAX_JSON_BYTES)?;
         Self::parse(&text, file)
     }

@@ -4,10 +4,10 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use super::{ModelFolder, OpenPart};
+use super::{ModelError, ModelFiles, ModelFolder, OpenPart};
 use crate::family;
 use crate::json::Config;
-use crate::weights::{TensorIndex, WeightSource, open_component};
+use crate::weights::{TensorIndex, WeightSource, open_component, open_file};
 
 /// What a model folder holds.
 #[derive(Clone, Debug, Serialize)]
@@ -20,6 +20,8 @@ pub struct Inspection {
     pub digest: Option<String>,
     /// Why it would not load; empty where it would.
     pub problems: Vec<String>,
+    /// Tensors that no network asks for.
+    pub unused: Vec<String>,
     /// Its parts, in the order they are loaded.
     pub components: Vec<ComponentInspection>,
 }
@@ -47,10 +49,12 @@ pub struct TensorInspection {
 }
 
 impl Inspection {
-    /// Looks at any folder, also one that would not load: what can be read is told, what is wrong is a problem.
-    pub fn of(folder: &Path) -> Self {
-        match ModelFolder::open(folder) {
+    /// Looks at any folder or single file, also one that would not load: what can be read is told, what is wrong is a problem.
+    pub fn of(files: &ModelFiles) -> Self {
+        let folder = files.model.as_path();
+        match ModelFolder::open_files(files) {
             Ok(open) => Self::of_open(&open),
+            Err(error) if folder.is_file() => Self::of_file(folder, &error),
             Err(error) => {
                 let index = Config::open(folder.join("model_index.json")).ok();
                 let family = index.as_ref().and_then(|index| family::detect(folder, index).ok());
@@ -62,9 +66,34 @@ impl Inspection {
                     bytes: components.iter().map(|component| component.bytes).sum(),
                     digest: None,
                     problems: vec![error.to_string()],
+                    unused: Vec::new(),
                     components,
                 }
             }
+        }
+    }
+
+    /// Whether a file is a whole checkpoint, of whatever quality, by its header. False for what cannot be read.
+    pub fn is_checkpoint(path: &Path) -> bool {
+        open_file(path).is_ok_and(|weights| !family::recognise(weights.index()).is_empty())
+    }
+
+    /// Of a single file that would not load.
+    fn of_file(path: &Path, error: &ModelError) -> Self {
+        let weights = open_file(path).ok();
+        let recognised = weights.as_ref().map(|weights| family::recognise(weights.index()));
+        let family = recognised.and_then(|families| match families.as_slice() {
+            [only] => Some(only.family.to_owned()),
+            _ => None,
+        });
+        let components: Vec<_> = weights.iter().map(|weights| component("file", weights.index())).collect();
+        Self {
+            family,
+            bytes: components.iter().map(|component| component.bytes).sum(),
+            digest: None,
+            problems: vec![error.to_string()],
+            unused: Vec::new(),
+            components,
         }
     }
 
@@ -73,12 +102,13 @@ impl Inspection {
             Ok(digest) => (Some(digest), Vec::new()),
             Err(error) => (None, vec![error.to_string()]),
         };
-        let component = |open: &OpenPart| component(open.part.folder, open.weights.index());
+        let component = |open: &OpenPart| component(open.part.folder, open.index());
         Self {
             family: Some(open.spec.family().to_owned()),
             bytes: open.stored_bytes(),
             digest,
             problems,
+            unused: open.unused(),
             components: open.parts.iter().map(component).collect(),
         }
     }

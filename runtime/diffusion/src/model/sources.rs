@@ -1,7 +1,8 @@
 //! The two answers a network gets when it asks for parameters: shapes only, and the files' content.
 
 use std::cell::RefCell;
-use std::sync::Arc;
+use std::collections::HashSet;
+use std::sync::{Arc, LazyLock};
 
 use candle_core::{DType, Device, Tensor};
 
@@ -13,6 +14,9 @@ use crate::weights::{TensorIndex, WeightsError};
 
 /// The layers that adapters can act on, by their names in the model, with their weights.
 type Layers = RefCell<Vec<(String, Tensor)>>;
+
+/// What a network asks for, by path and shape.
+pub(super) type Asked = Vec<(String, Vec<usize>)>;
 
 /// Keeps a layer that adapters can act on, and answers its name in the model.
 fn keep_layer(layers: &Layers, part: &Part, path: &str, weight: &Tensor) -> Arc<str> {
@@ -32,7 +36,7 @@ fn layer_name(part: &Part, path: &str) -> String {
 pub(super) struct ShapeRecorder<'a> {
     part: Part,
     index: &'a TensorIndex,
-    asked: RefCell<Vec<(String, Vec<usize>)>>,
+    asked: RefCell<Asked>,
     layers: Layers,
 }
 
@@ -44,11 +48,22 @@ impl<'a> ShapeRecorders<'a> {
     pub(super) fn of(parts: &'a [OpenPart], spec: &dyn ModelSpec) -> Result<Self, WeightsError> {
         let recorder = |open: &'a OpenPart| ShapeRecorder {
             part: open.part,
-            index: open.weights.index(),
+            index: open.index(),
             asked: RefCell::default(),
             layers: RefCell::default(),
         };
-        let recorders = Self(parts.iter().map(recorder).collect());
+        Self(parts.iter().map(recorder).collect()).filled(spec)
+    }
+
+    /// The same for parts that nothing was found of yet.
+    pub(super) fn of_nothing(spec: &dyn ModelSpec) -> Result<Self, WeightsError> {
+        static NOTHING: LazyLock<TensorIndex> = LazyLock::new(TensorIndex::default);
+        let recorder = |part: &Part| ShapeRecorder { part: *part, index: &NOTHING, asked: RefCell::default(), layers: RefCell::default() };
+        Self(spec.parts().iter().map(recorder).collect()).filled(spec)
+    }
+
+    fn filled(self, spec: &dyn ModelSpec) -> Result<Self, WeightsError> {
+        let recorders = self;
         drop(spec.conditioner(&recorders)?);
         drop(spec.denoiser(&recorders)?);
         drop(spec.vae(&recorders)?);
@@ -58,6 +73,21 @@ impl<'a> ShapeRecorders<'a> {
     /// The layers that adapters can act on, with tensors of no size.
     pub(super) fn into_layers(self) -> impl Iterator<Item = (String, Tensor)> {
         self.0.into_iter().flat_map(|recorder| recorder.layers.into_inner())
+    }
+
+    /// What was asked for, by path and shape, of each part.
+    pub(super) fn into_asked(self) -> Vec<(Part, Asked)> {
+        self.0.into_iter().map(|recorder| (recorder.part, recorder.asked.into_inner())).collect()
+    }
+
+    /// What there is and was not asked for, of each part.
+    pub(super) fn unused(&self) -> Vec<Vec<String>> {
+        let unused = |recorder: &ShapeRecorder<'_>| {
+            let asked = recorder.asked.borrow();
+            let asked: HashSet<&str> = asked.iter().map(|(name, _)| name.as_str()).collect();
+            recorder.index.iter().map(|(name, _)| name).filter(|name| !asked.contains(name)).map(str::to_owned).collect()
+        };
+        self.0.iter().map(unused).collect()
     }
 
     /// Compares what was asked for with what there is.
@@ -138,7 +168,7 @@ impl FileSource<'_> {
     fn merged(&self, path: &str, shape: &[usize]) -> Result<Option<Tensor>, WeightsError> {
         let layer = path.strip_suffix(".weight").or_else(|| path.strip_suffix(".bias")).map(|layer| layer_name(&self.open.part, layer));
         let Some(layer) = layer.filter(|layer| self.merges.iter().any(|merge| merge.adapter.acts_on(layer))) else { return Ok(None) };
-        let own = self.open.weights.tensor(path, shape, DType::F32, &Device::Cpu)?;
+        let own = self.open.weights.source().tensor(path, shape, DType::F32, &Device::Cpu)?;
         let failed = |source| WeightsError::Tensor { name: path.to_owned(), source };
         let sum = self.merges.iter().try_fold(own.clone(), |sum, Merge { adapter, scale, .. }| {
             let difference = match path.ends_with(".weight") {
@@ -155,9 +185,9 @@ impl ParameterSource for FileSource<'_> {
     fn get(&self, path: &str, shape: &[usize]) -> Result<Tensor, WeightsError> {
         let tensor = match self.merged(path, shape)? {
             Some(merged) => merged,
-            None => self.open.weights.tensor(path, shape, self.exec.compute, &self.exec.device)?,
+            None => self.open.weights.source().tensor(path, shape, self.exec.compute, &self.exec.device)?,
         };
-        let bytes = self.open.weights.index().get(path).map_or(0, |info| info.range.end - info.range.start);
+        let bytes = self.open.index().get(path).map_or(0, |info| info.range.end - info.range.start);
         (self.report)(&self.open.part, bytes);
         Ok(tensor)
     }
@@ -167,6 +197,6 @@ impl ParameterSource for FileSource<'_> {
     }
 
     fn has(&self, path: &str) -> bool {
-        self.open.weights.index().get(path).is_some()
+        self.open.index().get(path).is_some()
     }
 }

@@ -112,12 +112,6 @@ pub enum EmbeddingFileError {
         /// Its shape.
         shape: Vec<usize>,
     },
-    /// Infinities or NaN.
-    #[error("{} holds values that are not finite; train or convert it again", path.display())]
-    NotFinite {
-        /// The file.
-        path: PathBuf,
-    },
 }
 
 /// Why embeddings cannot be used in a request.
@@ -216,12 +210,9 @@ impl Embedding {
             let tensor = file.tensor(name, &info.shape, DType::F32, &Device::Cpu)?;
             let values = tensor.flatten_all().and_then(|values| values.to_vec1::<f32>());
             let values = values.map_err(|source| WeightsError::Tensor { name: (*name).to_owned(), source })?;
-            match values.iter().all(|value| value.is_finite()) {
-                true => Ok(Table { encoder: encoder(name), values, width: *width }),
-                false => Err(EmbeddingFileError::NotFinite { path: path.to_path_buf() }),
-            }
+            Ok(Table { encoder: encoder(name), values, width: *width })
         };
-        let tables = tensors.iter().zip(&shapes).map(table).collect::<Result<_, _>>()?;
+        let tables = tensors.iter().zip(&shapes).map(table).collect::<Result<_, EmbeddingFileError>>()?;
         let named = tensors.first().map(|(name, _)| *name).filter(|name| *name != PARAMETERS && !are_for_encoders);
         Ok(Self { tables, word: named.map(str::to_owned) })
     }

@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 
 /// Marks the last symbol of a word.
-const END_OF_WORD: &str = "</w>";
+pub(super) const END_OF_WORD: &str = "</w>";
 
 /// Vocabulary and merges as numbers.
 pub(super) struct BytePairs {
@@ -152,7 +152,7 @@ impl Symbols {
 }
 
 /// A printable character for each byte: itself where Latin-1 prints it, else the next free one from U+0100.
-fn byte_characters() -> [char; 256] {
+pub(super) fn byte_characters() -> [char; 256] {
     let prints = |byte: u8| matches!(byte, b'!'..=b'~' | 0xa1..=0xac | 0xae..=0xff);
     let mut free = '\u{100}'..='\u{1ff}';
     std::array::from_fn(|index| {

@@ -5,8 +5,8 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::TokenizerError;
 use super::added::{AddedToken, AddedTokens};
+use super::{BEGIN_OF_TEXT, END_OF_TEXT, TokenizerError, built_in};
 use crate::json::{Config, read_text};
 
 /// The largest `vocab.json` or `merges.txt`. CLIP's are 1.0 MB and 0.5 MB.
@@ -20,8 +20,8 @@ const DEFAULT_LENGTH: usize = 77;
 /// The longest text length that is believed.
 const MAX_LENGTH: usize = 4096;
 /// CLIP's token for the end of a text, for padding and for what is unknown, if nothing else is said.
-const DEFAULT_END: &str = "<|endoftext|>";
-const DEFAULT_BEGIN: &str = "<|startoftext|>";
+const DEFAULT_END: &str = END_OF_TEXT;
+const DEFAULT_BEGIN: &str = BEGIN_OF_TEXT;
 
 /// The tokens with a role.
 #[derive(Clone, Debug)]
@@ -43,8 +43,10 @@ pub(super) struct Files {
 
 impl Files {
     pub(super) fn read(folder: &Path) -> Result<Self, TokenizerError> {
-        let vocabulary = read_vocabulary(&folder.join("vocab.json"))?;
-        let merges = read_merges(&folder.join("merges.txt"))?;
+        let (vocabulary, merges) = match crate::built_in::is_built_in(folder) {
+            true => (built_in::vocabulary().ids.clone(), built_in::vocabulary().merges.clone()),
+            false => (read_vocabulary(&folder.join("vocab.json"))?, read_merges(&folder.join("merges.txt"))?),
+        };
         let config = read_optional(folder, "tokenizer_config.json")?;
         for side in ["padding_side", "truncation_side"] {
             config.only(side, &[Value::from("right")])?;
@@ -192,5 +194,8 @@ fn read_merges(file: &Path) -> Result<Vec<(String, String)>, TokenizerError> {
 /// A file's object, or an empty one if there is no such file.
 fn read_optional(folder: &Path, name: &str) -> Result<Config, TokenizerError> {
     let file = folder.join(name);
-    if file.exists() { Ok(Config::open(file)?) } else { Ok(Config::from_map(serde_json::Map::new(), file)) }
+    if file.exists() || crate::built_in::file(&file).is_some() {
+        return Ok(Config::open(file)?);
+    }
+    Ok(Config::from_map(serde_json::Map::new(), file))
 }

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
-use memmap2::Mmap;
+use memmap2::{Mmap, UncheckedAdvice};
 
 use super::header::{Header, header_length, parse_header};
 use super::{HeaderError, WeightsError};
@@ -42,6 +42,23 @@ impl MappedFile {
         let begin = usize::try_from(range.start).ok()?;
         let end = usize::try_from(range.end).ok()?;
         self.map.get(begin..end)
+    }
+}
+
+impl MappedFile {
+    /// Gives the memory of a range back that was read and will hardly be read again; reading it again is allowed.
+    #[expect(
+        unsafe_code,
+        reason = "the mapping is shared, read-only and of a file: its pages hold nothing that is not in the file, and come back from there"
+    )]
+    pub(super) fn release(&self, range: &std::ops::Range<u64>) {
+        let (Ok(begin), Ok(end)) = (usize::try_from(range.start), usize::try_from(range.end)) else { return };
+        if begin >= end || end > self.map.len() {
+            return;
+        }
+        // Where the system refuses, memory stays in use until it is needed elsewhere.
+        // SAFETY: see the reason above; the range lies within the mapping.
+        let _ = unsafe { self.map.unchecked_advise_range(UncheckedAdvice::DontNeed, begin, end - begin) };
     }
 }
 

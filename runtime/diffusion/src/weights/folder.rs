@@ -7,7 +7,7 @@ use candle_core::{DType, Device, Tensor};
 
 use super::digest::sha256_of_component;
 use super::file::{MappedFile, recognise};
-use super::{TensorIndex, WeightSource, WeightsError, decode};
+use super::{TensorIndex, TensorInfo, WeightSource, WeightsError, decode};
 use crate::json::Config;
 
 /// Base names diffusers and transformers give their weights, in the order they are looked for.
@@ -82,11 +82,19 @@ impl WeightSource for SafetensorsFolder {
     }
 
     fn tensor(&self, name: &str, shape: &[usize], dtype: DType, device: &Device) -> Result<Tensor, WeightsError> {
-        let info = self.index.expect(name, shape)?;
+        self.read(name, self.index.expect(name, shape)?, dtype, device)
+    }
+}
+
+impl SafetensorsFolder {
+    /// Reads what `info` describes: a tensor of these files, or a part of one. `name` is for messages.
+    pub(super) fn read(&self, name: &str, info: &TensorInfo, dtype: DType, device: &Device) -> Result<Tensor, WeightsError> {
         // Checked when the file was opened; an absent slice would be a defect here, and is still no panic.
         let missing = || WeightsError::Missing { names: vec![name.to_owned()] };
-        let bytes = self.files.get(info.file).and_then(|file| file.bytes(&info.range)).ok_or_else(missing)?;
-        decode::tensor(name, bytes, info, dtype, device)
+        let file = self.files.get(info.file).ok_or_else(missing)?;
+        let bytes = file.bytes(&info.range).ok_or_else(missing)?;
+        let release = |done: std::ops::Range<u64>| file.release(&(info.range.start + done.start..info.range.start + done.end));
+        decode::tensor(name, bytes, info, &release, dtype, device)
     }
 }
 

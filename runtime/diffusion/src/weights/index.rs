@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::ops::Range;
+use std::ops::{Bound, Range};
 use std::path::{Path, PathBuf};
 
 use super::header::Header;
 use super::{Mismatch, WeightsError};
 
-/// The dtypes safetensors defines, as far as their size is known here. Only floats of 16 bits and more are read as weights;
-/// the others may lie in a file (position ids are I64) and are indexed.
+/// The dtypes safetensors defines, as far as their size is known here. Only floats are read as weights; the others may lie in a file
+/// (position ids are I64) and are indexed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum StoredDtype {
     /// A byte per boolean.
@@ -79,6 +79,11 @@ impl StoredDtype {
         Self::NAMES.iter().find(|(_, dtype)| *dtype == self).map_or("?", |(name, _)| name)
     }
 
+    /// Whether the weights of a model may be stored so. Position ids and the like are something else.
+    pub fn is_weight(self) -> bool {
+        matches!(self, Self::F8E5M2 | Self::F8E4M3 | Self::F16 | Self::BF16 | Self::F32)
+    }
+
     /// Bytes of one element.
     pub fn bytes(self) -> u64 {
         match self {
@@ -141,6 +146,11 @@ impl TensorIndex {
         Ok(())
     }
 
+    /// Other tensors in the same files.
+    pub(super) fn view(&self, tensors: BTreeMap<String, TensorInfo>) -> Self {
+        Self { files: self.files.clone(), tensors, metadata: self.metadata.clone() }
+    }
+
     /// What the files say of themselves under `key`; text that nobody checked.
     pub fn metadata(&self, key: &str) -> Option<&str> {
         self.metadata.get(key).map(String::as_str)
@@ -178,6 +188,11 @@ impl TensorIndex {
     /// All tensors in the order of their names.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &TensorInfo)> {
         self.tensors.iter().map(|(name, info)| (name.as_str(), info))
+    }
+
+    /// The tensors from `name` on, in the order of their names.
+    pub fn iter_from(&self, name: &str) -> impl Iterator<Item = (&str, &TensorInfo)> {
+        self.tensors.range::<str, _>((Bound::Included(name), Bound::Unbounded)).map(|(name, info)| (name.as_str(), info))
     }
 
     /// How many tensors there are.

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use diffusion::model::{Inspection, ModelFolder};
+use diffusion::model::{Inspection, ModelFiles, ModelFolder};
 use diffusion::{DType, Device};
 use serde_json::{Value, json};
 
@@ -155,7 +155,7 @@ fn folder_that_would_not_load_is_still_inspected() {
     let folder = tempfile::tempdir().unwrap();
     TinyModel::default().write(folder.path());
     std::fs::write(folder.path().join("unet/diffusion_pytorch_model.safetensors"), b"\x80\x02pickle").unwrap();
-    let inspection = Inspection::of(folder.path());
+    let inspection = Inspection::of(&ModelFiles::of(folder.path()));
     assert_eq!(inspection.problems.len(), 1);
     assert!(inspection.problems[0].contains("pickle"), "{:?}", inspection.problems);
     assert_eq!(inspection.family.as_deref(), Some("sd15"));

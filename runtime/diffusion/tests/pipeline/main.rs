@@ -5,8 +5,10 @@
 //! - `embeddings`: vectors take their word's place, for one request alone, and files that hold none are refused.
 //! - `flow`: models of flow matching, tiny and random: their rows' bits, families and configurations.
 //! - `folder`: what is accepted as a model folder, and what is refused with which words.
+//! - `loading_memory`: loading takes hardly more memory than what is kept.
 //! - `prompts`: what the two syntaxes have in common, how long prompts are divided, and which are refused.
 //! - `requests`: which requests are refused, and that what they ask for matters.
+//! - `single_file`: how checkpoints that are one file are recognised, and what is said of files that are none.
 
 mod adapter_files;
 mod adapters;
@@ -14,6 +16,8 @@ mod batching;
 mod embeddings;
 mod flow;
 mod folder;
+mod loading_memory;
 mod prompts;
 mod requests;
+mod single_file;
 mod tiny_model;

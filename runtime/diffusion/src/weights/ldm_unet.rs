@@ -12,8 +12,8 @@ struct Level {
 }
 
 /// The levels of a UNet, from the paths of its layers.
-#[derive(Debug, Default)]
-pub(super) struct Levels {
+#[derive(Clone, Debug, Default)]
+pub(crate) struct LdmUnetNames {
     down: BTreeMap<usize, Level>,
     up: BTreeMap<usize, Level>,
 }
@@ -32,8 +32,8 @@ fn parts(path: &str) -> Option<(bool, usize, &str, usize, &str)> {
     Some((is_down, level.parse().ok()?, kind, index.parse().ok()?, rest))
 }
 
-impl Levels {
-    pub(super) fn of<'a>(paths: impl Iterator<Item = &'a str>) -> Self {
+impl LdmUnetNames {
+    pub(crate) fn of<'a>(paths: impl Iterator<Item = &'a str>) -> Self {
         let mut levels = Self::default();
         for (is_down, level, kind, index, _) in paths.filter_map(parts) {
             let level = if is_down { &mut levels.down } else { &mut levels.up }.entry(level).or_default();
@@ -47,9 +47,10 @@ impl Levels {
     }
 
     /// The name of the layer that diffusers calls `path`; `None` for layers of other networks.
-    pub(super) fn name(&self, path: &str) -> Option<String> {
+    pub(crate) fn name(&self, path: &str) -> Option<String> {
         for (diffusers, ldm) in [
             ("conv_in", "input_blocks.0.0"),
+            ("conv_norm_out", "out.0"),
             ("conv_out", "out.2"),
             ("time_embedding.linear_1", "time_embed.0"),
             ("time_embedding.linear_2", "time_embed.2"),
@@ -89,8 +90,10 @@ impl Levels {
 
 fn resnet(layer: &str) -> Option<&'static str> {
     Some(match layer {
+        "norm1" => "in_layers.0",
         "conv1" => "in_layers.2",
         "time_emb_proj" => "emb_layers.1",
+        "norm2" => "out_layers.0",
         "conv2" => "out_layers.3",
         "conv_shortcut" => "skip_connection",
         _ => return None,
@@ -117,7 +120,7 @@ mod tests {
                 paths.push(format!("up_blocks.{level}.attentions.0.proj_in"));
             }
         }
-        let levels = Levels::of(paths.iter().map(String::as_str));
+        let levels = LdmUnetNames::of(paths.iter().map(String::as_str));
         for (path, expected) in [
             ("conv_in", "input_blocks.0.0"),
             ("down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q", "input_blocks.1.1.transformer_blocks.0.attn1.to_q"),
@@ -132,6 +135,8 @@ mod tests {
             ("up_blocks.1.attentions.0.proj_in", "output_blocks.3.1.proj_in"),
             ("up_blocks.1.upsamplers.0.conv", "output_blocks.5.2.conv"),
             ("up_blocks.3.attentions.2.proj_in", "output_blocks.11.1.proj_in"),
+            ("up_blocks.3.resnets.2.norm2", "output_blocks.11.0.out_layers.0"),
+            ("conv_norm_out", "out.0"),
             ("conv_out", "out.2"),
             ("time_embedding.linear_2", "time_embed.2"),
             ("add_embedding.linear_1", "label_emb.0.0"),

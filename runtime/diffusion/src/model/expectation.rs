@@ -1,0 +1,94 @@
+//! What a checkpoint of a family holds at its public full-size configuration: names and shapes, from the networks themselves.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde::Serialize;
+
+use super::ModelError;
+use super::sources::{Asked, ShapeRecorders};
+use crate::built_in;
+use crate::family::{self, FAMILIES, Part};
+
+/// Whose names tensors have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ExpectedLayout {
+    /// Those of a folder in diffusers' layout.
+    Diffusers,
+    /// Those of a single file, as the model's authors published it.
+    Original,
+}
+
+/// What a checkpoint holds.
+#[derive(Clone, Debug, Serialize)]
+pub struct Expectation {
+    /// The family's name, as manifests spell it.
+    pub family: String,
+    /// Numbers in all tensors.
+    pub parameters: u64,
+    /// In the order they are loaded.
+    pub parts: Vec<ExpectedPart>,
+}
+
+/// What one part of it holds.
+#[derive(Clone, Debug, Serialize)]
+pub struct ExpectedPart {
+    /// The part's folder in diffusers' layout.
+    pub name: String,
+    /// Numbers in its tensors.
+    pub parameters: u64,
+    /// In the order of their names.
+    pub tensors: Vec<ExpectedTensor>,
+}
+
+/// One tensor.
+#[derive(Clone, Debug, Serialize)]
+pub struct ExpectedTensor {
+    /// Its name.
+    pub name: String,
+    /// Its shape.
+    pub shape: Vec<usize>,
+}
+
+impl Expectation {
+    /// Of a family's public full-size model.
+    ///
+    /// # Errors
+    /// [`ModelError::UnknownFamily`]; others only by a defect of the built-in configurations.
+    pub fn of(family: &str, layout: ExpectedLayout) -> Result<Self, ModelError> {
+        let known = || FAMILIES.iter().map(|family| family.name());
+        if !known().any(|name| name == family) {
+            return Err(ModelError::UnknownFamily { name: family.to_owned(), known: known().collect() });
+        }
+        Self::of_folder(&built_in::folder(family), layout)
+    }
+
+    /// Of the configurations in a folder, which needs no weights.
+    ///
+    /// # Errors
+    /// [`ModelError`] naming what in the folder is not served.
+    pub fn of_folder(folder: &Path, layout: ExpectedLayout) -> Result<Self, ModelError> {
+        let spec = family::open(folder)?;
+        let family = spec.family();
+        let asked = ShapeRecorders::of_nothing(spec.as_ref())?.into_asked();
+        let parts: Vec<_> = asked.into_iter().map(|(part, asked)| expected(family, &part, layout, asked)).collect();
+        let parameters = parts.iter().map(|part| part.parameters).sum();
+        Ok(Self { family: family.to_owned(), parameters, parts })
+    }
+}
+
+fn expected(family: &str, part: &Part, layout: ExpectedLayout, asked: Asked) -> ExpectedPart {
+    let count = |shape: &[usize]| shape.iter().map(|size| *size as u64).product::<u64>();
+    let parameters = asked.iter().map(|(_, shape)| count(shape)).sum();
+    let tensors: BTreeMap<String, Vec<usize>> = match (layout, family::layouts_within(family, part).first()) {
+        (ExpectedLayout::Original, Some(layout)) => {
+            let paths: Vec<&str> = asked.iter().map(|(path, _)| path.as_str()).collect();
+            // Several layers that are stored as one have one name.
+            let named = layout.originals(&paths).into_iter().zip(&asked);
+            named.filter_map(|(original, (_, shape))| original.map(|of| (of.name, of.arrangement.original_shape(shape)))).collect()
+        }
+        _ => asked.into_iter().collect(),
+    };
+    let tensors = tensors.into_iter().map(|(name, shape)| ExpectedTensor { name, shape }).collect();
+    ExpectedPart { name: part.folder.to_owned(), parameters, tensors }
+}

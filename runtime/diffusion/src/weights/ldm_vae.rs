@@ -1,0 +1,46 @@
+//! The autoencoder of Latent Diffusion: levels going up are counted from the finest, attention is made of 1×1 convolutions.
+
+use super::key_map::Arrangement::{Pointwise, Same};
+use super::key_map::{Table, rule};
+
+pub(super) static TABLE: Table = Table {
+    counted: "decoder.up_blocks.",
+    rules: &[
+        rule("quant_conv.*", "quant_conv.*", Same),
+        rule("post_quant_conv.*", "post_quant_conv.*", Same),
+        rule("encoder.conv_in.*", "encoder.conv_in.*", Same),
+        rule("encoder.conv_out.*", "encoder.conv_out.*", Same),
+        rule("encoder.conv_norm_out.*", "encoder.norm_out.*", Same),
+        rule("encoder.down_blocks.{}.resnets.{}.conv_shortcut.*", "encoder.down.{}.block.{}.nin_shortcut.*", Same),
+        rule("encoder.down_blocks.{}.resnets.{}.*", "encoder.down.{}.block.{}.*", Same),
+        rule("encoder.down_blocks.{}.downsamplers.0.conv.*", "encoder.down.{}.downsample.conv.*", Same),
+        rule("encoder.mid_block.resnets.0.*", "encoder.mid.block_1.*", Same),
+        rule("encoder.mid_block.resnets.1.*", "encoder.mid.block_2.*", Same),
+        rule("encoder.mid_block.attentions.0.group_norm.*", "encoder.mid.attn_1.norm.*", Same),
+        rule("encoder.mid_block.attentions.0.to_q.weight", "encoder.mid.attn_1.q.weight", Pointwise),
+        rule("encoder.mid_block.attentions.0.to_k.weight", "encoder.mid.attn_1.k.weight", Pointwise),
+        rule("encoder.mid_block.attentions.0.to_v.weight", "encoder.mid.attn_1.v.weight", Pointwise),
+        rule("encoder.mid_block.attentions.0.to_out.0.weight", "encoder.mid.attn_1.proj_out.weight", Pointwise),
+        rule("encoder.mid_block.attentions.0.to_q.bias", "encoder.mid.attn_1.q.bias", Same),
+        rule("encoder.mid_block.attentions.0.to_k.bias", "encoder.mid.attn_1.k.bias", Same),
+        rule("encoder.mid_block.attentions.0.to_v.bias", "encoder.mid.attn_1.v.bias", Same),
+        rule("encoder.mid_block.attentions.0.to_out.0.bias", "encoder.mid.attn_1.proj_out.bias", Same),
+        rule("decoder.conv_in.*", "decoder.conv_in.*", Same),
+        rule("decoder.conv_out.*", "decoder.conv_out.*", Same),
+        rule("decoder.conv_norm_out.*", "decoder.norm_out.*", Same),
+        rule("decoder.up_blocks.{}.resnets.{}.conv_shortcut.*", "decoder.up.{back}.block.{}.nin_shortcut.*", Same),
+        rule("decoder.up_blocks.{}.resnets.{}.*", "decoder.up.{back}.block.{}.*", Same),
+        rule("decoder.up_blocks.{}.upsamplers.0.conv.*", "decoder.up.{back}.upsample.conv.*", Same),
+        rule("decoder.mid_block.resnets.0.*", "decoder.mid.block_1.*", Same),
+        rule("decoder.mid_block.resnets.1.*", "decoder.mid.block_2.*", Same),
+        rule("decoder.mid_block.attentions.0.group_norm.*", "decoder.mid.attn_1.norm.*", Same),
+        rule("decoder.mid_block.attentions.0.to_q.weight", "decoder.mid.attn_1.q.weight", Pointwise),
+        rule("decoder.mid_block.attentions.0.to_k.weight", "decoder.mid.attn_1.k.weight", Pointwise),
+        rule("decoder.mid_block.attentions.0.to_v.weight", "decoder.mid.attn_1.v.weight", Pointwise),
+        rule("decoder.mid_block.attentions.0.to_out.0.weight", "decoder.mid.attn_1.proj_out.weight", Pointwise),
+        rule("decoder.mid_block.attentions.0.to_q.bias", "decoder.mid.attn_1.q.bias", Same),
+        rule("decoder.mid_block.attentions.0.to_k.bias", "decoder.mid.attn_1.k.bias", Same),
+        rule("decoder.mid_block.attentions.0.to_v.bias", "decoder.mid.attn_1.v.bias", Same),
+        rule("decoder.mid_block.attentions.0.to_out.0.bias", "decoder.mid.attn_1.proj_out.bias", Same),
+    ],
+};

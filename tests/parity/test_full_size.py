@@ -1,0 +1,68 @@
+"""Real checkpoints would load: what the runtime asks for at each family's published size is what diffusers has there, by its own names, and by
+those of the published single files as diffusers converts them."""
+
+import json
+import subprocess
+
+import pytest
+import torch
+from diffusers.loaders import single_file_utils
+
+import full_size
+
+PARTS = [(family, part) for family, parts in full_size.FAMILIES.items() for part in parts]
+
+
+@pytest.fixture(scope="session")
+def expect(runtime_binary):
+    """Names and shapes by part, as the runtime prints them."""
+    asked = {}
+
+    def get(family, layout):
+        if (family, layout) not in asked:
+            command = [runtime_binary, "inspect", "--expect", family, "--layout", layout, "--json"]
+            said = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+            assert said["family"] == family
+            asked[family, layout] = {
+                part["name"]: {tensor["name"]: tensor["shape"] for tensor in part["tensors"]} for part in said["parts"]
+            }
+        return asked[family, layout]
+
+    return get
+
+
+@pytest.mark.parametrize(("family", "part"), PARTS)
+def test_names_and_shapes_are_those_of_diffusers(family, part, expect):
+    assert expect(family, "diffusers")[part] == full_size.shapes(full_size.network(family, part))
+
+
+@pytest.mark.parametrize("family", full_size.FAMILIES)
+def test_no_other_parts_are_asked_for(family, expect):
+    assert list(expect(family, "diffusers")) == list(full_size.FAMILIES[family])
+
+
+def converted(family, part, checkpoint, network):
+    """The part of a single file as diffusers converts it."""
+    if part == "unet":
+        return single_file_utils.convert_ldm_unet_checkpoint(checkpoint, dict(network.config))
+    if part == "vae":
+        return single_file_utils.convert_ldm_vae_checkpoint(checkpoint, dict(network.config))
+    prefixes = {
+        ("sd21", "text_encoder"): "cond_stage_model.model.",
+        ("sdxl", "text_encoder_2"): "conditioner.embedders.1.model.",
+        ("sdxl-refiner", "text_encoder_2"): "conditioner.embedders.0.model.",
+    }
+    if prefix := prefixes.get((family, part)):
+        return single_file_utils.convert_open_clip_checkpoint(network, checkpoint, prefix=prefix)
+    return single_file_utils.convert_ldm_clip_checkpoint(checkpoint)
+
+
+@pytest.mark.parametrize(("family", "part"), PARTS)
+def test_original_names_and_shapes_convert_to_those_of_diffusers(family, part, expect):
+    network = full_size.network(family, part)
+    checkpoint = {name: torch.empty(shape, device="meta") for name, shape in expect(family, "original")[part].items()}
+    if (family, part) == ("sd21", "text_encoder"):
+        # diffusers leaves out the layer that this encoder does not have, and takes the width from a tensor that is not asked for either.
+        checkpoint["cond_stage_model.model.text_projection"] = torch.empty(1024, 1024, device="meta")
+    made = converted(family, part, checkpoint, network)
+    assert {name: list(tensor.shape) for name, tensor in made.items()} == full_size.shapes(network)
