@@ -133,6 +133,125 @@ def open_clip(folder: pathlib.Path, part, prefix):
     return made
 
 
+MMDIT_ENDS = {
+    "pos_embed.pos_embed": "pos_embed",
+    "pos_embed.proj": "x_embedder.proj",
+    "context_embedder": "context_embedder",
+    "time_text_embed.timestep_embedder.linear_1": "t_embedder.mlp.0",
+    "time_text_embed.timestep_embedder.linear_2": "t_embedder.mlp.2",
+    "time_text_embed.text_embedder.linear_1": "y_embedder.mlp.0",
+    "time_text_embed.text_embedder.linear_2": "y_embedder.mlp.2",
+    "norm_out.linear": "final_layer.adaLN_modulation.1",
+    "proj_out": "final_layer.linear",
+}
+MMDIT_BLOCK = {
+    "attn.to_q": "x_block.attn.qkv",
+    "attn.norm_q": "x_block.attn.ln_q",
+    "attn.norm_k": "x_block.attn.ln_k",
+    "attn.to_out.0": "x_block.attn.proj",
+    "attn2.to_q": "x_block.attn2.qkv",
+    "attn2.norm_q": "x_block.attn2.ln_q",
+    "attn2.norm_k": "x_block.attn2.ln_k",
+    "attn2.to_out.0": "x_block.attn2.proj",
+    "norm1.linear": "x_block.adaLN_modulation.1",
+    "ff.net.0.proj": "x_block.mlp.fc1",
+    "ff.net.2": "x_block.mlp.fc2",
+    "attn.add_q_proj": "context_block.attn.qkv",
+    "attn.norm_added_q": "context_block.attn.ln_q",
+    "attn.norm_added_k": "context_block.attn.ln_k",
+    "attn.to_add_out": "context_block.attn.proj",
+    "norm1_context.linear": "context_block.adaLN_modulation.1",
+    "ff_context.net.0.proj": "context_block.mlp.fc1",
+    "ff_context.net.2": "context_block.mlp.fc2",
+}
+FLUX_ENDS = {
+    "x_embedder": "img_in",
+    "context_embedder": "txt_in",
+    **{
+        f"time_text_embed.{ours}.linear_{number}": f"{theirs}.{layer}"
+        for ours, theirs in [("timestep_embedder", "time_in"), ("text_embedder", "vector_in"), ("guidance_embedder", "guidance_in")]
+        for number, layer in [(1, "in_layer"), (2, "out_layer")]
+    },
+    "norm_out.linear": "final_layer.adaLN_modulation.1",
+    "proj_out": "final_layer.linear",
+}
+FLUX_BLOCK = {
+    "norm1.linear": "img_mod.lin",
+    "attn.to_q": "img_attn.qkv",
+    "attn.norm_q.weight": "img_attn.norm.query_norm.scale",
+    "attn.norm_k.weight": "img_attn.norm.key_norm.scale",
+    "attn.to_out.0": "img_attn.proj",
+    "ff.net.0.proj": "img_mlp.0",
+    "ff.net.2": "img_mlp.2",
+    "norm1_context.linear": "txt_mod.lin",
+    "attn.add_q_proj": "txt_attn.qkv",
+    "attn.norm_added_q.weight": "txt_attn.norm.query_norm.scale",
+    "attn.norm_added_k.weight": "txt_attn.norm.key_norm.scale",
+    "attn.to_add_out": "txt_attn.proj",
+    "ff_context.net.0.proj": "txt_mlp.0",
+    "ff_context.net.2": "txt_mlp.2",
+}
+FLUX_SINGLE = {
+    "norm.linear": "modulation.lin",
+    "attn.to_q": "linear1",
+    "attn.norm_q.weight": "norm.query_norm.scale",
+    "attn.norm_k.weight": "norm.key_norm.scale",
+    "proj_out": "linear2",
+}
+# What is stored with the queries, in order.
+WITH_QUERIES = {
+    "to_q": ["to_q", "to_k", "to_v"],
+    "add_q_proj": ["add_q_proj", "add_k_proj", "add_v_proj"],
+}
+
+
+def shift_first(tensor):
+    """Scale and shift the other way around."""
+    scale, shift = tensor.chunk(2)
+    return torch.cat([shift, scale])
+
+
+def transformer(folder: pathlib.Path, prefix, is_flux):
+    tensors = load(folder / "transformer")
+    last = max(int(name.split(".")[1]) for name in tensors if name.startswith("transformer_blocks."))
+    made = {}
+    for name, tensor in tensors.items():
+        kind, _, rest = name.partition(".")
+        layer = name.split(".")[-2] if name.endswith((".weight", ".bias")) else ""
+        if layer in {"to_k", "to_v", "add_k_proj", "add_v_proj", "proj_mlp"}:
+            continue
+        if layer in WITH_QUERIES:
+            parts = [tensors[name.replace(layer, other)] for other in WITH_QUERIES[layer]]
+            if kind == "single_transformer_blocks":
+                parts.append(tensors[name.replace("attn.to_q", "proj_mlp")])
+            tensor = torch.cat(parts)
+        if name.startswith(("norm_out.", f"transformer_blocks.{last}.norm1_context.")) and not (is_flux and kind != "norm_out"):
+            tensor = shift_first(tensor)
+        if kind in {"transformer_blocks", "single_transformer_blocks"}:
+            number, _, rest = rest.partition(".")
+            names = MMDIT_BLOCK if not is_flux else FLUX_SINGLE if kind.startswith("single") else FLUX_BLOCK
+            block = "joint_blocks" if not is_flux else "single_blocks" if kind.startswith("single") else "double_blocks"
+            original = f"{block}.{number}.{renamed(rest, names)}"
+        else:
+            original = renamed(name, FLUX_ENDS if is_flux else MMDIT_ENDS)
+        made[prefix + original] = tensor
+    return made
+
+
+def write_flow(folder: pathlib.Path, file: pathlib.Path, bundled=True):
+    """Writes the single file of a Stable Diffusion 3 or Flux; not bundled: the transformer alone, without a prefix."""
+    index = json.loads((folder / "model_index.json").read_text())
+    is_flux = index["_class_name"] == "FluxPipeline"
+    tensors = transformer(folder, "model.diffusion_model." if bundled else "", is_flux)
+    if bundled:
+        tensors |= autoencoder(folder, "vae." if is_flux else "first_stage_model.")
+        names = ["clip_l", "t5xxl"] if is_flux else ["clip_l", "clip_g", "t5xxl"]
+        for part, name in zip(["text_encoder", "text_encoder_2", "text_encoder_3"], names):
+            if index[part][0] is not None:
+                tensors |= clip(folder, part, f"text_encoders.{name}.transformer.")
+    safetensors.torch.save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, file)
+
+
 def write(folder: pathlib.Path, file: pathlib.Path):
     """Writes the single file of a folder's pipeline."""
     index = json.loads((folder / "model_index.json").read_text())

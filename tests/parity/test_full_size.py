@@ -7,6 +7,7 @@ import subprocess
 import pytest
 import torch
 from diffusers.loaders import single_file_utils
+from transformers import T5EncoderModel
 
 import full_size
 
@@ -43,17 +44,20 @@ def test_no_other_parts_are_asked_for(family, expect):
 
 def converted(family, part, checkpoint, network):
     """The part of a single file as diffusers converts it."""
+    is_flow = family.startswith(("sd3", "flux"))
     if part == "unet":
         return single_file_utils.convert_ldm_unet_checkpoint(checkpoint, dict(network.config))
     if part == "vae":
         return single_file_utils.convert_ldm_vae_checkpoint(checkpoint, dict(network.config))
-    prefixes = {
-        ("sd21", "text_encoder"): "cond_stage_model.model.",
-        ("sdxl", "text_encoder_2"): "conditioner.embedders.1.model.",
-        ("sdxl-refiner", "text_encoder_2"): "conditioner.embedders.0.model.",
-    }
-    if prefix := prefixes.get((family, part)):
-        return single_file_utils.convert_open_clip_checkpoint(network, checkpoint, prefix=prefix)
+    if part == "transformer" and family.startswith("flux"):
+        return single_file_utils.convert_flux_transformer_checkpoint_to_diffusers(checkpoint)
+    if part == "transformer":
+        return single_file_utils.convert_sd3_transformer_checkpoint_to_diffusers(checkpoint)
+    if is_flow and isinstance(network, T5EncoderModel):
+        return single_file_utils.convert_sd3_t5_checkpoint_to_diffusers(checkpoint)
+    if is_flow:
+        encoder = "clip_l" if part == "text_encoder" else "clip_g"
+        return single_file_utils.convert_ldm_clip_checkpoint(checkpoint, f"text_encoders.{encoder}.transformer.")
     return single_file_utils.convert_ldm_clip_checkpoint(checkpoint)
 
 
@@ -61,8 +65,5 @@ def converted(family, part, checkpoint, network):
 def test_original_names_and_shapes_convert_to_those_of_diffusers(family, part, expect):
     network = full_size.network(family, part)
     checkpoint = {name: torch.empty(shape, device="meta") for name, shape in expect(family, "original")[part].items()}
-    if (family, part) == ("sd21", "text_encoder"):
-        # diffusers leaves out the layer that this encoder does not have, and takes the width from a tensor that is not asked for either.
-        checkpoint["cond_stage_model.model.text_projection"] = torch.empty(1024, 1024, device="meta")
     made = converted(family, part, checkpoint, network)
     assert {name: list(tensor.shape) for name, tensor in made.items()} == full_size.shapes(network)

@@ -6,8 +6,10 @@ import numpy
 import pytest
 import safetensors.torch
 
+import flow_pipelines
 import single_files
 from cases import Case
+from flow_cases import FlowCase
 from runtime_trace import TraceFailed, trace
 
 FOLDERS = ["base", "deep", "half", "inpainting"]
@@ -82,3 +84,22 @@ def test_inspecting_tells_what_no_network_asks_for(runtime_binary, folders, file
     said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert "sd15" in said and "It would load." in said
     assert "1 tensors that no network asks for\n  cond_stage_model.transformer.text_model.embeddings.position_ids" in said
+
+
+@pytest.mark.parametrize("bundled", [True, False], ids=["bundled", "transformer alone"])
+@pytest.mark.parametrize("name", flow_pipelines.NAMES)
+def test_a_file_of_flow_matching_draws_what_its_folder_draws(name, bundled, runtime_binary, flow_folders, tmp_path):
+    folder, file = flow_folders[name], tmp_path / "flow.safetensors"
+    single_files.write_flow(folder, file, bundled)
+    request = FlowCase("alike", num_inference_steps=2).request()
+    draws = {"latents_init": numpy.random.default_rng(9).standard_normal((1, 16, 8, 16), dtype=numpy.float32)}
+    expected = trace(runtime_binary, folder, request, draws, tmp_path, "folder")
+    ours = trace(runtime_binary, file, request, draws, tmp_path, "file", ["--config", folder])
+    assert numpy.array_equal(ours["step_latents"], expected["step_latents"])
+    assert numpy.array_equal(ours["image"], expected["image"])
+
+
+def test_a_file_that_reads_t5_asks_for_its_tokenizer(runtime_binary, flow_folders, tmp_path):
+    single_files.write_flow(flow_folders["flux-dev"], tmp_path / "flow.safetensors")
+    with pytest.raises(TraceFailed, match="T5, whose tokenizer is not built in.*--config"):
+        draw(runtime_binary, tmp_path / "flow.safetensors", FlowCase("refused").request(), tmp_path, "refused")

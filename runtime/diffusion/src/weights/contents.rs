@@ -22,7 +22,7 @@ const KINDS: [(&[&str], &str, &str); 11] = [
     (
         &["double_blocks.", "joint_blocks.", "model.diffusion_model."],
         "a diffusion model of a family that is not served",
-        "see docs/models.md",
+        "see docs/checkpoints.md",
     ),
     (
         &["down_blocks.0.resnets.", "mid_block.resnets."],
@@ -59,5 +59,5 @@ pub(crate) fn describe(index: &TensorIndex) -> (String, &'static str) {
         0 => "a file without tensors".to_owned(),
         count => format!("nothing known, with {count} tensors such as {}", shown.join(", ")),
     };
-    (text, "see docs/models.md for what is recognised")
+    (text, "see docs/checkpoints.md for what is recognised")
 }

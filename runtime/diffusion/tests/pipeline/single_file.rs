@@ -128,9 +128,9 @@ fn what_is_no_checkpoint_is_told_with_what_to_do() {
         (&["conv_in.weight", "down_blocks.0.resnets.0.norm1.weight"], "alone, in diffusers' names", "whole pipeline"),
         (&["transformer_blocks.0.attn.to_q.weight"], "a transformer alone", "whole pipeline"),
         (&["conv_first.weight", "body.0.rdb1.conv1.weight"], "an upscaler", "makes images"),
-        (&["model.diffusion_model.blocks.0.self_attn.q.weight"], "a family that is not served", "docs/models.md"),
-        (&["a", "b"], "nothing known, with 2 tensors such as a, b", "docs/models.md"),
-        (&[], "a file without tensors", "docs/models.md"),
+        (&["model.diffusion_model.blocks.0.self_attn.q.weight"], "a family that is not served", "docs/checkpoints.md"),
+        (&["a", "b"], "nothing known, with 2 tensors such as a, b", "docs/checkpoints.md"),
+        (&[], "a file without tensors", "docs/checkpoints.md"),
     ] {
         let message = desk.refusal(&entries(names));
         assert!(message.contains(kind) && message.contains(remedy) && message.contains("model.safetensors"), "{names:?}: {message}");
