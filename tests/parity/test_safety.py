@@ -42,6 +42,11 @@ def grain():
     return PIL.Image.fromarray(generator.integers(96, 160, (200, 300, 3), numpy.uint8))
 
 
+def grain():
+    generator = numpy.random.default_rng(3)
+    return PIL.Image.fromarray(generator.integers(96, 160, (300, 200, 3), numpy.uint8))
+
+
 def pictures():
     shapes = {f"blobs{seed}": blobs(seed, size) for seed, size in enumerate([(320, 320), (512, 288), (97, 140), (640, 480)])}
     return shapes | {"skin": skin(), "grain": grain(), "black": PIL.Image.new("RGB", (64, 64)), "dot": PIL.Image.new("RGB", (1, 1), "red")}

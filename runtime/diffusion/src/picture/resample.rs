@@ -44,8 +44,22 @@ pub(super) fn resized<const CHANNELS: usize>(data: &[u8], from: [usize; 2], to: 
     if [width, height, new_width, new_height].contains(&0) {
         return Vec::new();
     }
-    let narrowed = if new_width == width { data.to_vec() } else { rows::<CHANNELS>(data, width, &taps(width, new_width, kernel)) };
-    if new_height == height { narrowed } else { columns(&narrowed, new_width * CHANNELS, &taps(height, new_height, kernel)) }
+    let across = |data: Vec<u8>| match new_width == width {
+        true => data,
+        false => rows::<CHANNELS>(&data, width, &taps(width, new_width, kernel)),
+    };
+    let down = |data: Vec<u8>, width| match new_height == height {
+        true => data,
+        false => columns(&data, width * CHANNELS, &taps(height, new_height, kernel)),
+    };
+    if begins_with_columns(from, to) { across(down(data.to_vec(), width)) } else { down(across(data.to_vec()), new_width) }
+}
+
+/// In which order the two passes are made decides how their rounding adds up. Pillow begins with the direction that leaves less to do.
+fn begins_with_columns([width, height]: [usize; 2], [new_width, new_height]: [usize; 2]) -> bool {
+    let lost_across = width as i64 - new_width as i64;
+    let lost_down = height as i64 - new_height as i64;
+    lost_down > 0 && lost_down > 2 * lost_across
 }
 
 /// Each row by itself.

@@ -11,7 +11,8 @@ import PIL
 import PIL.Image
 from diffusers.image_processor import VaeImageProcessor
 
-# From size and to size, in pixels: enlarged, shrunk, both at once, one side alone, to a single pixel, unchanged.
+# From size and to size, in pixels: enlarged, shrunk, both at once, one side alone, to a single pixel, unchanged; then those where Pillow
+# begins with columns or just not.
 SIZES = [
     ((7, 5), (16, 24)),
     ((37, 29), (8, 8)),
@@ -21,6 +22,11 @@ SIZES = [
     ((11, 13), (1, 1)),
     ((1, 1), (3, 2)),
     ((6, 6), (6, 6)),
+    ((10, 24), (16, 9)),
+    ((12, 20), (11, 17)),
+    ((12, 20), (11, 18)),
+    ((20, 12), (17, 11)),
+    ((9, 30), (20, 29)),
 ]
 BLURS = [((16, 12), 1), ((16, 12), 2), ((31, 9), 4), ((5, 40), 7), ((9, 7), 30), ((1, 6), 3), ((40, 1), 5), ((8, 8), 0)]
 

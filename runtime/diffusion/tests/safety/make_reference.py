@@ -13,7 +13,7 @@ import PIL
 import PIL.Image
 
 # Enlarged, shrunk, and one whose sides are already right.
-SIZES = [(12, 9), (40, 30), (256, 256), (600, 401)]
+SIZES = [(12, 9), (40, 30), (256, 256), (600, 401), (200, 300), (320, 512)]
 
 
 def picture(width, height):
