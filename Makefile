@@ -55,7 +55,7 @@ test-acceptance: build ## real clients against the real binaries, and kills
 	@$(NEEDS_PYTHON) EMULSION_ROUTER=$(BIN)/emulsion-router EMULSION_RUNTIME=$(BIN)/emulsion-runtime tests/acceptance/run.sh
 
 test-cluster: build ## on a real Kubernetes: root and Go, or EMULSION_TEST_KUBECONFIG
-	@EMULSION_OPERATOR=$(BIN)/emulsion-operator tests/cluster/run.sh
+	@EMULSION_OPERATOR=$(BIN)/emulsion-operator EMULSION_ROUTER=$(BIN)/emulsion-router EMULSION_RUNTIME=$(BIN)/emulsion-runtime tests/cluster/run.sh
 
 # Which cluster `make cluster-up` and `make cluster-down` mean; several can run side by side.
 CLUSTER ?= default

@@ -2,7 +2,7 @@
 //!
 //! The types follow Kubernetes' convention: `status` is `True`, `False` or `Unknown`, a reason is CamelCase.
 
-/// The model can be called: imported, its header read, its family known.
+/// It can be called: replicas take work, or start with the first call.
 pub const READY: &str = "Ready";
 /// The operator is still working towards what the spec asks for.
 pub const PROGRESSING: &str = "Progressing";
@@ -17,8 +17,26 @@ pub const REASON_INVALID: &str = "Invalid";
 pub const REASON_CONFLICT: &str = "Conflict";
 /// The weights are not in the store yet.
 pub const REASON_NOT_IMPORTED: &str = "NotImported";
-/// The source cannot be used on a cluster (`file://` is for local mode).
+/// No replica can read the source where it is.
 pub const REASON_SOURCE_UNUSABLE: &str = "SourceUnusable";
+/// The RuntimePool that the model names does not exist.
+pub const REASON_POOL_UNKNOWN: &str = "PoolUnknown";
+/// The object is in a namespace where nobody serves it.
+pub const REASON_WRONG_NAMESPACE: &str = "WrongNamespace";
+/// No replica runs, because nobody calls; the first call starts one.
+pub const REASON_ASLEEP: &str = "Asleep";
+/// No replica runs, because whoever decides their number wants none.
+pub const REASON_SCALED_TO_ZERO: &str = "ScaledToZero";
+/// Replicas start and none takes work yet; calls wait for them.
+pub const REASON_STARTING: &str = "Starting";
+/// Pods of replicas cannot run; the message says why.
+pub const REASON_REPLICAS_FAILING: &str = "ReplicasFailing";
+/// Fewer replicas take work than are wanted.
+pub const REASON_REPLICAS_MISSING: &str = "ReplicasMissing";
+/// As many replicas take work as are wanted.
+pub const REASON_REPLICAS_RUNNING: &str = "ReplicasRunning";
+/// Replicas are being started or stopped.
+pub const REASON_SCALING: &str = "Scaling";
 /// Nothing is left to do for this generation.
 pub const REASON_RECONCILED: &str = "Reconciled";
 

@@ -3,8 +3,8 @@
 //! * [`ModelDeployment`]: one model and how it is served.
 //! * [`TenantPlan`]: what the tenants of a plan may do, and what it costs them.
 //! * [`RuntimePool`]: replicas that many models share.
-//! * [`DemandReport`]: what a router tells the operator about waiting work. Not a resource; it lives here
-//!   because this crate is all that the two have in common.
+//! * [`DemandReport`]: what a router tells the operator about waiting work, and [`replica`]: what the two agree on about
+//!   pods. No resources; they live here because this crate is all that the two have in common.
 //!
 //! ```text
 //!   Rust types ──► schema with CEL rules ──► crds/*.yaml ──► API server refuses a bad object
@@ -23,6 +23,7 @@ pub mod demand;
 pub mod manifest;
 pub mod model_deployment;
 pub mod price;
+pub mod replica;
 pub mod rule;
 pub mod runtime_pool;
 pub mod schema;

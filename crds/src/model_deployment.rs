@@ -408,6 +408,11 @@ impl ModelDeployment {
         self.spec.model_id.clone().unwrap_or_else(|| self.name_any())
     }
 
+    /// Who claimed a model id first has the smaller one: the older object, and of two equally old ones the first by namespace and name.
+    pub fn seniority(&self) -> impl Ord + use<> {
+        (self.creation_timestamp(), self.namespace(), self.name_any())
+    }
+
     /// Everything a cluster would refuse at creation, with the words it would use; empty if nothing.
     pub fn validate(&self) -> Vec<Violation> {
         schema::violations::<Self>(self, None)

@@ -2,16 +2,15 @@
 
 use std::net::SocketAddr;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use clap::{Args, Parser, Subcommand};
 use kube::Client;
+use tokio::signal::unix::{SignalKind, signal};
 
-use crate::{controller, metrics::Metrics, serve};
+use crate::{context::Settings, controller, leader::Leadership, metrics::Metrics, serve};
 
-/// Reconciles Emulsion's custom resources.
-///
-/// Today it checks every ModelDeployment and reports in its conditions what is invalid, in conflict or missing. It does
-/// not yet import weights, start replicas or scale them: a valid model stays "Ready: False, NotImported".
+/// Reconciles Emulsion's custom resources: starts, scales and stops replicas of RuntimePools and dedicated ModelDeployments, and tells in
+/// the conditions of each object how it stands.
 #[derive(Parser, Debug)]
 #[command(name = "emulsion-operator", version)]
 pub struct Arguments {
@@ -21,21 +20,46 @@ pub struct Arguments {
 
 #[derive(Subcommand, Debug)]
 enum Command {
-    /// Watch the cluster and keep the status of every ModelDeployment current.
-    Run(RunArguments),
+    /// Watch the cluster and bring it to what its objects ask for. Of several that run, one works and the others stand by.
+    Run(Box<RunArguments>),
     /// Print the custom resource definitions as YAML, ready for `kubectl apply --server-side -f -`.
     Crds,
 }
 
 /// What `run` needs.
-#[derive(Args, Debug)]
+#[derive(Args)]
 pub struct RunArguments {
     /// Where /healthz, /readyz and /metrics are served.
     #[arg(long, env = "EMULSION_OPERATOR_LISTEN", default_value = "0.0.0.0:8081")]
     pub listen: SocketAddr,
-    /// Watch this namespace only; all namespaces if absent.
-    #[arg(long, env = "EMULSION_OPERATOR_NAMESPACE")]
-    pub namespace: Option<String>,
+    /// The installation's namespace: its routers, its RuntimePools and the lease are there.
+    #[arg(long, env = "EMULSION_NAMESPACE")]
+    pub namespace: String,
+    /// Serve the ModelDeployments of this namespace only; of all namespaces if absent.
+    #[arg(long, env = "EMULSION_WATCH_NAMESPACE")]
+    pub watch_namespace: Option<String>,
+    /// The installation's token, from which those for replicas and routers are made.
+    #[arg(long, env = "EMULSION_INSTALLATION_TOKEN", hide_env_values = true)]
+    pub installation_token: String,
+    /// The runtime's image.
+    #[arg(long, env = "EMULSION_RUNTIME_IMAGE")]
+    pub runtime_image: String,
+    /// The runtime's image for replicas that ask for nvidia.com/gpu; absent, the same.
+    #[arg(long, env = "EMULSION_RUNTIME_GPU_IMAGE")]
+    pub runtime_gpu_image: Option<String>,
+    /// The Lease that tells which operator works.
+    #[arg(long, env = "EMULSION_LEASE", default_value = "emulsion-operator")]
+    pub lease: String,
+    /// This process among those that ask for the lease, such as the pod's name.
+    #[arg(long, env = "EMULSION_POD_NAME")]
+    pub pod_name: String,
+}
+
+impl std::fmt::Debug for RunArguments {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // All but the token.
+        formatter.debug_struct("RunArguments").field("listen", &self.listen).field("namespace", &self.namespace).finish_non_exhaustive()
+    }
 }
 
 /// Runs what the command line asks for until it ends or a signal comes.
@@ -44,7 +68,7 @@ pub struct RunArguments {
 /// If the cluster cannot be reached, the address cannot be listened on, or standard output is gone.
 pub async fn execute(arguments: Arguments) -> anyhow::Result<()> {
     match arguments.command {
-        Command::Run(arguments) => run(arguments).await,
+        Command::Run(arguments) => run(*arguments).await,
         Command::Crds => print_definitions(&mut std::io::stdout().lock()),
     }
 }
@@ -57,11 +81,43 @@ async fn run(arguments: RunArguments) -> anyhow::Result<()> {
         .await
         .with_context(|| format!("cannot listen on {}: choose another address with --listen", arguments.listen))?;
     let metrics = Metrics::new()?;
-    // The controller ends on a signal, after its running reconciliations; the listener has nothing to finish.
+    let mut stop = std::pin::pin!(asked_to_stop()?);
+    let mut leadership = Leadership::new(client.clone(), &arguments.namespace, &arguments.lease, arguments.pod_name);
+    let settings = Settings {
+        namespace: arguments.namespace,
+        watched: arguments.watch_namespace,
+        installation_token: arguments.installation_token,
+        runtime_image: arguments.runtime_image,
+        runtime_gpu_image: arguments.runtime_gpu_image,
+    };
+    let mut served = std::pin::pin!(serve::serve(listener, metrics.clone()));
     tokio::select! {
-        () = controller::run(client, arguments.namespace.as_deref(), metrics.clone()) => Ok(()),
-        served = serve::serve(listener, metrics) => served.context("the listener for health and metrics failed"),
+        served = &mut served => return served.context("the listener for health and metrics failed"),
+        () = &mut stop => return Ok(()),
+        () = leadership.acquire(|| metrics.set_ready()) => {}
     }
+    let result = tokio::select! {
+        served = &mut served => served.context("the listener for health and metrics failed"),
+        () = &mut stop => Ok(()),
+        () = controller::run(client, settings, metrics) => bail!("the controllers ended"),
+        // What is under way is given up with the process: another works from here on.
+        () = leadership.keep() => bail!("the lease is lost"),
+    };
+    // Every step of a reconciliation may be the last one: the next operator begins it anew.
+    leadership.release().await;
+    result
+}
+
+/// Ends when the process is asked to stop. The signals are caught from the call on.
+fn asked_to_stop() -> anyhow::Result<impl Future<Output = ()>> {
+    let mut terminate = signal(SignalKind::terminate()).context("catch SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("catch SIGINT")?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
 }
 
 fn print_definitions(output: &mut impl std::io::Write) -> anyhow::Result<()> {

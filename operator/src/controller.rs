@@ -1,115 +1,189 @@
-//! The loop: takes each ModelDeployment that changed, asks [`status::desired`] and applies the answer.
+//! The loops: what happened is turned into whom it concerns, and each of those is reconciled.
 //!
+//! ```text
+//!   ModelDeployments ─┐
+//!   RuntimePools ─────┤                      ┌─► models::reconcile ─┐
+//!   Deployments, Pods ┼─► whom it concerns ──┤                      ├─► objects and statuses
+//!   routers' demand ──┘                      └─► pools::reconcile ──┘
+//! ```
 //! An object that cannot be read (of a newer version, say) is counted and left alone: it must not stop the others.
 
-use std::{sync::Arc, time::Duration};
+use std::{error::Error, fmt::Debug, sync::Arc};
 
-use crds::ModelDeployment;
-use futures::StreamExt;
-use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
+use crds::{ModelDeployment, RuntimePool, replica};
+use futures::{Stream, StreamExt};
+use k8s_openapi::api::{apps::v1::Deployment, core::v1::Pod};
 use kube::{
     Api, Client, Resource, ResourceExt,
-    api::{Patch, PatchParams},
-    core::DeserializeGuard,
     runtime::{
+        WatchStreamExt,
         controller::{Action, Controller},
-        reflector::Store,
+        events::{Recorder, Reporter},
+        reflector::{self, ObjectRef, Store},
         watcher,
     },
 };
-use serde_json::json;
+use serde::de::DeserializeOwned;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
 
-use crate::{metrics::Metrics, status};
+use crate::{
+    context::{Context, Guarded, RETRY, ReconcileError, Settings},
+    demand::{self, Board, CHANGES_LIMIT, Concerned},
+    metrics::Metrics,
+    models, pools,
+    workload::{MANAGER, OWNER_ANNOTATION},
+};
 
-/// Who the API server records as the writer of what is applied here.
-const FIELD_MANAGER: &str = "emulsion-operator";
-/// Everything is looked at again after this time even if nothing changed: a contested modelId may have become free.
-const RESYNC: Duration = Duration::from_secs(300);
-/// Wait after a failed reconciliation.
-const RETRY: Duration = Duration::from_secs(10);
+/// Reconciliations of one kind at a time.
+const CONCURRENCY: u16 = 16;
 
-type Guarded = DeserializeGuard<ModelDeployment>;
+type Model = Guarded<ModelDeployment>;
+type Pool = Guarded<RuntimePool>;
 
-/// A reconciliation that failed and is tried again.
-#[derive(Debug, thiserror::Error)]
-pub enum ReconcileError {
-    /// The API server did not take the status.
-    #[error("cannot apply the status of ModelDeployment {name}")]
-    ApplyStatus {
-        /// The object's name.
-        name: String,
-        /// What the API server or the connection to it said.
-        #[source]
-        source: kube::Error,
-    },
+/// Who is to be reconciled.
+#[derive(Clone, Debug)]
+struct Triggers {
+    models: mpsc::Sender<ObjectRef<Model>>,
+    pools: mpsc::Sender<ObjectRef<Pool>>,
 }
 
-struct Context {
-    client: Client,
-    models: Store<Guarded>,
-    metrics: Metrics,
-}
+/// Reconciles for as long as it is polled.
+pub async fn run(client: Client, settings: Settings, metrics: Metrics) {
+    let (models_sender, models_receiver) = mpsc::channel(CHANGES_LIMIT);
+    let (pools_sender, pools_receiver) = mpsc::channel(CHANGES_LIMIT);
+    let triggers = Triggers { models: models_sender, pools: pools_sender };
+    let board = Arc::new(Board::default());
 
-/// Reconciles until a signal comes.
-pub async fn run(client: Client, namespace: Option<&str>, metrics: Metrics) {
-    let models: Api<Guarded> = match namespace {
-        Some(namespace) => Api::namespaced(client.clone(), namespace),
+    let pools_api: Api<Pool> = match &settings.watched {
+        Some(_) => Api::namespaced(client.clone(), &settings.namespace),
         None => Api::all(client.clone()),
     };
-    let controller = Controller::new(models, watcher::Config::default()).shutdown_on_signal();
-    let store = controller.store();
-    let context = Arc::new(Context { client, models: store.clone(), metrics: metrics.clone() });
-    let readiness = async move {
-        // It fails only if the controller is gone, and then nobody asks for readiness.
-        if store.wait_until_ready().await.is_ok() {
-            metrics.set_ready();
-        }
-    };
-    let reconciling = controller.run(reconcile, retry, context).for_each(|result| async {
-        if let Err(error) = result {
-            tracing::warn!(error = &error as &dyn std::error::Error, "reconciliation failed");
-        }
+    let pool_controller = Controller::new(pools_api.clone(), watcher::Config::default());
+    let model_controller = Controller::new(settings.of_models::<Model>(client.clone()), watcher::Config::default());
+    let (pools_store, models_store) = (pool_controller.store(), model_controller.store());
+    let using = models_store.clone();
+    // A pool that appears or goes changes what is true of the models that name it.
+    let model_controller =
+        model_controller.watches(pools_api, watcher::Config::default(), move |pool| models_of_pool(&using, &pool.name_any()));
+
+    let selected = watcher::Config::default().labels(&replica::selector(replica::REPLICA));
+    let (deployments, of_deployments) = owned::<Deployment>(&client, &settings, &selected);
+    let (pods, of_pods) = owned::<Pod>(&client, &settings, &selected);
+    let (concerned_sender, concerned) = mpsc::channel(CHANGES_LIMIT);
+    let demand = demand::follow(client.clone(), &settings.namespace, &settings.installation_token, Arc::clone(&board), concerned_sender);
+    let recorder = Recorder::new(client.clone(), Reporter { controller: MANAGER.to_owned(), instance: None });
+    let context = Arc::new(Context {
+        client,
+        settings: settings.clone(),
+        models: models_store.clone(),
+        pools: pools_store,
+        deployments,
+        pods,
+        board,
+        recorder,
+        metrics,
     });
-    tokio::join!(readiness, reconciling);
+
+    let reconcile_pools = pool_controller
+        .with_config(kube::runtime::Config::default().concurrency(CONCURRENCY))
+        .reconcile_on(ReceiverStream::new(pools_receiver))
+        .run(pools::reconcile, retry, Arc::clone(&context));
+    let reconcile_models = model_controller
+        .with_config(kube::runtime::Config::default().concurrency(CONCURRENCY))
+        .reconcile_on(ReceiverStream::new(models_receiver))
+        .run(models::reconcile, retry, context);
+    tokio::join!(
+        reconcile_pools.for_each(|result| async { log(result) }),
+        reconcile_models.for_each(|result| async { log(result) }),
+        trigger_owners(of_deployments, triggers.clone()),
+        trigger_owners(of_pods, triggers.clone()),
+        trigger_concerned(concerned, triggers, models_store, settings.namespace.clone()),
+        demand,
+    );
 }
 
-async fn reconcile(object: Arc<Guarded>, context: Arc<Context>) -> Result<Action, ReconcileError> {
-    let count = |result: &str| context.metrics.reconciliations.with_label_values(&[result]).inc();
-    let model = match &object.0 {
-        Ok(model) => model,
-        Err(invalid) => {
-            count("unreadable");
-            tracing::warn!(name = object.name_any(), error = %invalid.error, "cannot read this ModelDeployment");
-            return Ok(Action::await_change());
+type Owned<K> = futures::stream::BoxStream<'static, Result<K, watcher::Error>>;
+
+/// Objects of replicas, wherever they may be.
+fn owned<K>(client: &Client, settings: &Settings, selected: &watcher::Config) -> (Vec<Store<K>>, Owned<K>)
+where
+    K: Resource<DynamicType = (), Scope = kube::core::NamespaceResourceScope> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+{
+    let mut apis = vec![settings.of_models::<K>(client.clone())];
+    if settings.watched.as_ref().is_some_and(|watched| *watched != settings.namespace) {
+        apis.push(Api::namespaced(client.clone(), &settings.namespace));
+    }
+    let (stores, streams): (Vec<_>, Vec<_>) = apis
+        .into_iter()
+        .map(|api| {
+            let (store, writer) = reflector::store();
+            let objects = watcher(api, selected.clone()).default_backoff().modify(|object: &mut K| object.managed_fields_mut().clear());
+            (store, reflector::reflector(writer, objects).touched_objects().boxed())
+        })
+        .unzip();
+    (stores, futures::stream::select_all(streams).boxed())
+}
+
+/// Whose replicas changed is reconciled.
+async fn trigger_owners<K: Resource<DynamicType = ()>>(objects: impl Stream<Item = Result<K, watcher::Error>>, triggers: Triggers) {
+    let mut objects = std::pin::pin!(objects);
+    while let Some(object) = objects.next().await {
+        let object = match object {
+            Ok(object) => object,
+            Err(error) => {
+                tracing::warn!("watching {}s: {error}", K::kind(&()));
+                continue;
+            }
+        };
+        let (Some(owner), Some(namespace)) = (object.annotations().get(OWNER_ANNOTATION), object.namespace()) else { continue };
+        let instance = object.labels().get("app.kubernetes.io/instance").map(String::as_str).unwrap_or_default();
+        // Nobody is there to be told when it ends.
+        let _ = if instance.starts_with("emulsion-pool-") {
+            triggers.pools.send(ObjectRef::new(owner).within(&namespace)).await.is_ok()
+        } else {
+            triggers.models.send(ObjectRef::new(owner).within(&namespace)).await.is_ok()
+        };
+    }
+}
+
+/// Whose demand changed is reconciled.
+async fn trigger_concerned(mut concerned: mpsc::Receiver<Concerned>, triggers: Triggers, models: Store<Model>, namespace: String) {
+    while let Some(concerned) = concerned.recv().await {
+        match concerned {
+            Concerned::Pool(pool) => {
+                let _ = triggers.pools.send(ObjectRef::new(&pool).within(&namespace)).await;
+            }
+            Concerned::Model(id) => {
+                let of_id = |model: &Arc<Model>| model.0.as_ref().is_ok_and(|model| model.model_id() == id);
+                if let Some(model) = models.find(|model| model.0.as_ref().is_ok_and(|model| model.model_id() == id)).filter(of_id) {
+                    let _ = triggers.models.send(ObjectRef::from_obj(model.as_ref())).await;
+                }
+            }
         }
+    }
+}
+
+fn models_of_pool(models: &Store<Model>, pool: &str) -> Vec<ObjectRef<Model>> {
+    let names_it = |model: &Arc<Model>| {
+        let serving = model.0.as_ref().ok().map(|model| model.spec.serving.clone()).unwrap_or_default();
+        serving.pooled.is_some_and(|pooled| pooled.pool == pool)
     };
-    let everybody = context.models.state();
-    let others = everybody.iter().filter_map(|other| other.0.as_ref().ok());
-    let desired = status::desired(model, others, &Time(Timestamp::now()));
-    if model.status.as_ref() == Some(&desired) {
-        count("unchanged");
-        return Ok(Action::requeue(RESYNC));
-    }
-    let name = model.name_any();
-    let models: Api<ModelDeployment> = Api::namespaced(context.client.clone(), &model.namespace().unwrap_or_default());
-    let patch = Patch::Apply(json!({
-        "apiVersion": ModelDeployment::api_version(&()),
-        "kind": ModelDeployment::kind(&()),
-        "status": desired,
-    }));
-    let applied = models.patch_status(&name, &PatchParams::apply(FIELD_MANAGER).force(), &patch).await;
-    match applied {
-        Ok(_) => {
-            count("applied");
-            Ok(Action::requeue(RESYNC))
+    models.state().iter().filter(|model| names_it(model)).map(|model| ObjectRef::from_obj(model.as_ref())).collect()
+}
+
+fn log<K: Debug, E: Error>(result: Result<K, E>) {
+    if let Err(error) = result {
+        let mut text = error.to_string();
+        let mut cause = error.source();
+        while let Some(error) = cause {
+            text = format!("{text}: {error}");
+            cause = error.source();
         }
-        Err(source) => {
-            count("failed");
-            Err(ReconcileError::ApplyStatus { name, source })
-        }
+        tracing::warn!("{text}");
     }
 }
 
-fn retry(_: Arc<Guarded>, _: &ReconcileError, _: Arc<Context>) -> Action {
+fn retry<K>(_: Arc<K>, _: &ReconcileError, _: Arc<Context>) -> Action {
     Action::requeue(RETRY)
 }

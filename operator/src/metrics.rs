@@ -11,7 +11,7 @@ use prometheus::{Encoder, IntCounterVec, Opts, Registry, TextEncoder};
 #[derive(Clone, Debug)]
 pub struct Metrics {
     registry: Registry,
-    /// Ended reconciliations by result: `applied`, `unchanged`, `unreadable`, `failed`.
+    /// Ended reconciliations by kind and result: `applied`, `unchanged`, `unreadable`, `failed`.
     pub reconciliations: IntCounterVec,
     is_ready: Arc<AtomicBool>,
 }
@@ -23,18 +23,18 @@ impl Metrics {
     /// If a metric's name is taken, which is a mistake in this file.
     pub fn new() -> Result<Self, prometheus::Error> {
         let registry = Registry::new();
-        let options = Opts::new("emulsion_operator_reconciliations_total", "Ended reconciliations of ModelDeployments by result.");
-        let reconciliations = IntCounterVec::new(options, &["result"])?;
+        let options = Opts::new("emulsion_operator_reconciliations_total", "Ended reconciliations by kind and result.");
+        let reconciliations = IntCounterVec::new(options, &["kind", "result"])?;
         registry.register(Box::new(reconciliations.clone()))?;
         Ok(Self { registry, reconciliations, is_ready: Arc::default() })
     }
 
-    /// The first list of objects is complete.
+    /// The API server has answered.
     pub fn set_ready(&self) {
         self.is_ready.store(true, Ordering::Relaxed);
     }
 
-    /// Whether the first list of objects is complete.
+    /// Whether the API server has answered.
     pub fn is_ready(&self) -> bool {
         self.is_ready.load(Ordering::Relaxed)
     }

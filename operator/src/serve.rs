@@ -1,4 +1,4 @@
-//! `/healthz` (the process lives), `/readyz` (it knows the cluster's objects) and `/metrics`.
+//! `/healthz` (the process lives), `/readyz` (it has reached the API server, and leads or stands by) and `/metrics`.
 
 use axum::{
     Router,
@@ -31,7 +31,7 @@ async fn readiness(State(metrics): State<Metrics>) -> Response {
     if metrics.is_ready() {
         "ok".into_response()
     } else {
-        (StatusCode::SERVICE_UNAVAILABLE, "the first list of ModelDeployments is not complete").into_response()
+        (StatusCode::SERVICE_UNAVAILABLE, "the API server has not answered yet").into_response()
     }
 }
 
@@ -47,7 +47,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn readiness_waits_for_the_first_list() {
+    async fn readiness_waits_for_the_api_server() {
         let metrics = Metrics::new().unwrap();
         assert_eq!(readiness(State(metrics.clone())).await.status(), StatusCode::SERVICE_UNAVAILABLE);
         metrics.set_ready();
@@ -57,8 +57,8 @@ mod tests {
     #[test]
     fn results_are_counted_by_name() {
         let metrics = Metrics::new().unwrap();
-        metrics.reconciliations.with_label_values(&["applied"]).inc();
+        metrics.reconciliations.with_label_values(&["RuntimePool", "applied"]).inc();
         let text = String::from_utf8(metrics.text().unwrap()).unwrap();
-        assert!(text.contains("emulsion_operator_reconciliations_total{result=\"applied\"} 1"), "{text}");
+        assert!(text.contains("emulsion_operator_reconciliations_total{kind=\"RuntimePool\",result=\"applied\"} 1"), "{text}");
     }
 }

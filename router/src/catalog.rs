@@ -1,4 +1,4 @@
-//! What is declared: models, plans and pools, by name. A folder of YAML is the first source; a cluster follows. It knows no requests, no
+//! What is declared: models, plans and pools, by name. The source is a folder of YAML or a cluster. It knows no requests, no
 //! replicas that run and no keys.
 
 use std::collections::BTreeMap;
@@ -8,15 +8,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crds::model_deployment::{Adapter, Family, GenerationDefaults, Limits, ModelKind, Serving};
-use crds::{RuntimePoolSpec, TenantPlanSpec};
+use crds::{ModelDeployment, RuntimePoolSpec, TenantPlanSpec};
 use tokio::sync::watch;
 
 use crate::replicas::{ReplicaSet, SetKey};
 
+mod cluster;
 mod folder;
 mod nearest;
 mod reading;
 
+pub use cluster::{ClusterCatalog, ClusterCatalogError, ClusterNamespaces, find_plans};
 pub use folder::{CatalogError, FolderCatalog};
 pub(crate) use reading::file_uri;
 
@@ -35,6 +37,8 @@ pub struct Snapshot {
     pub models: BTreeMap<String, Arc<Model>>,
     pub plans: BTreeMap<String, TenantPlanSpec>,
     pub pools: BTreeMap<String, RuntimePoolSpec>,
+    /// In a cluster, the namespace of all pools; empty on one machine, where the default pool need not be declared.
+    pub pool_namespace: String,
     /// What was declared and cannot be used, for people.
     pub problems: Vec<String>,
 }
@@ -58,6 +62,8 @@ pub struct Model {
     pub tenants: Option<Vec<String>>,
     /// Seconds since 1970.
     pub created_at: i64,
+    /// In a cluster, the namespace of its ModelDeployment; empty on one machine.
+    pub namespace: String,
     /// Where it is declared, for messages.
     pub origin: String,
 }
@@ -65,7 +71,7 @@ pub struct Model {
 /// Where a model's weights are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Weights {
-    /// A `file://` URI with an absolute path.
+    /// A `file://` URI with an absolute path, as the replica sees it.
     pub uri: String,
     /// A checkpoint's folder, or the file of anything else.
     pub path: PathBuf,
@@ -80,6 +86,26 @@ fn default_pool() -> RuntimePoolSpec {
 }
 
 impl Model {
+    /// What a ModelDeployment declares; the rest depends on where it was declared.
+    fn declared(deployment: &ModelDeployment, weights: Result<Weights, String>, created_at: i64, origin: String) -> Self {
+        let spec = &deployment.spec;
+        Self {
+            model_id: deployment.model_id(),
+            kind: spec.kind,
+            family: spec.family,
+            weights,
+            serving: spec.serving.clone(),
+            defaults: spec.defaults.clone(),
+            own_sampler: None,
+            limits: spec.limits.clone(),
+            adapters: spec.components.adapters.clone(),
+            tenants: spec.visibility.as_ref().map(|visibility| visibility.tenants.clone()),
+            created_at,
+            namespace: deployment.metadata.namespace.clone().unwrap_or_default(),
+            origin,
+        }
+    }
+
     pub fn is_visible_to(&self, tenant_name: &str) -> bool {
         self.tenants.as_ref().is_none_or(|tenants| tenants.iter().any(|tenant| tenant == tenant_name))
     }
@@ -120,6 +146,7 @@ impl Snapshot {
             let own = model.weights.iter().flat_map(|weights| [Some(weights.path.clone()), weights.config.clone()]).flatten();
             return Ok(ReplicaSet {
                 key: SetKey::Dedicated(model.model_id.clone()),
+                namespace: model.namespace.clone(),
                 min_replicas: count(dedicated.min_replicas),
                 max_replicas: count(dedicated.max_replicas),
                 idle_after: dedicated.idle_after.as_duration(),
@@ -132,7 +159,7 @@ impl Snapshot {
         let name = own.unwrap_or(&named);
         let pool = match self.pools.get(name) {
             Some(pool) => pool.clone(),
-            None if name == crds::model_deployment::DEFAULT_POOL => default_pool(),
+            None if name == crds::model_deployment::DEFAULT_POOL && self.pool_namespace.is_empty() => default_pool(),
             None => return Err(format!("it names the RuntimePool {name}, which is not declared")),
         };
         Ok(self.pool_set(name, &pool))
@@ -152,6 +179,7 @@ impl Snapshot {
     fn pool_set(&self, name: &str, pool: &RuntimePoolSpec) -> ReplicaSet {
         ReplicaSet {
             key: SetKey::Pool(name.to_owned()),
+            namespace: self.pool_namespace.clone(),
             min_replicas: count(pool.min_replicas),
             max_replicas: count(pool.max_replicas),
             idle_after: pool.idle_after.as_duration(),
@@ -224,6 +252,7 @@ pub(crate) mod tests {
             adapters: Vec::new(),
             tenants: None,
             created_at: 0,
+            namespace: String::new(),
             origin: "test".to_owned(),
         }
     }
@@ -293,6 +322,14 @@ pub(crate) mod tests {
         assert_eq!(set(&snapshot), SetKey::Pool("default".to_owned()));
         snapshot.pools.insert("big".to_owned(), RuntimePoolSpec::default());
         assert_eq!(set(&snapshot), SetKey::Pool("big".to_owned()));
+    }
+
+    #[test]
+    fn in_a_cluster_the_default_pool_is_a_pool_like_any_other() {
+        let mut snapshot = Snapshot { pool_namespace: "emulsion".to_owned(), ..snapshot([model("a")]) };
+        assert!(snapshot.replica_set(&snapshot.models["a"], None).is_err_and(|reason| reason.contains("default")));
+        snapshot.pools.insert("default".to_owned(), RuntimePoolSpec::default());
+        assert_eq!(snapshot.replica_set(&snapshot.models["a"], None).unwrap().namespace, "emulsion");
     }
 
     #[test]

@@ -10,9 +10,10 @@ use crds::Timespan;
 use ipnet::IpNet;
 use tracing_subscriber::EnvFilter;
 
+use crate::accounts::ApiKey;
 use crate::inputs::AddressRules;
-use crate::local::{self, LocalError};
 use crate::store::postgres::DatabaseUrl;
+use crate::{check, cluster, local};
 
 /// Serves image requests to tenants and dispatches them to replicas that it starts on demand.
 #[derive(Debug, Parser)]
@@ -25,6 +26,13 @@ pub struct CommandLine {
 #[derive(Debug, Subcommand)]
 enum Command {
     Local(Box<Local>),
+    Serve(Box<Serve>),
+    /// Ask a router whether it is ready; the exit status is the answer.
+    Check {
+        /// Its address, such as http://emulsion-router.emulsion.svc.
+        #[arg(long, value_parser = public_url)]
+        url: String,
+    },
     /// Make and manage API keys.
     #[command(subcommand)]
     Key(Key),
@@ -40,6 +48,62 @@ pub struct Local {
     pub listen: SocketAddr,
     #[command(flatten)]
     pub folders: Folders,
+    #[command(flatten)]
+    pub calls: Calls,
+    /// How long a replica may be without work before it ends; absent, each pool and model says so itself.
+    #[arg(long, env = "EMULSION_REPLICA_IDLE_AFTER", value_parser = duration)]
+    pub replica_idle_after: Option<Duration>,
+    /// The emulsion-runtime to start as replicas; absent, the one beside this executable.
+    #[arg(long, env = "EMULSION_RUNTIME")]
+    pub runtime: Option<PathBuf>,
+    /// File with the safety checker's weights, as `make safety-checker` makes it; without it, calls for checked images are refused.
+    #[arg(long, env = "EMULSION_SAFETY_CHECKER")]
+    pub safety_checker: Option<PathBuf>,
+    #[command(flatten)]
+    pub inputs: Inputs,
+}
+
+/// Serve the models that a cluster declares, by the replicas that run in it.
+///
+/// It runs in a pod. The operator starts and stops replicas by the demand that it asks this router for; the cluster is read and never written.
+#[derive(Args)]
+pub struct Serve {
+    /// Address to listen on for calls.
+    #[arg(long, env = "EMULSION_LISTEN", default_value = "0.0.0.0:8080")]
+    pub listen: SocketAddr,
+    /// Address to listen on for the operator.
+    #[arg(long, env = "EMULSION_INTERNAL_LISTEN", default_value_t = SocketAddr::from(([0, 0, 0, 0], crds::replica::ROUTER_INTERNAL_PORT)))]
+    pub internal_listen: SocketAddr,
+    #[command(flatten)]
+    pub storage: Storage,
+    /// Namespace of the installation: its RuntimePools are there.
+    #[arg(long, env = "EMULSION_NAMESPACE")]
+    pub namespace: String,
+    /// The only namespace whose ModelDeployments are served; absent, those of all namespaces are.
+    #[arg(long, env = "EMULSION_WATCH_NAMESPACE")]
+    pub watch_namespace: Option<String>,
+    /// Address at which replicas reach this router to bring images, such as http://emulsion-router.emulsion.svc.
+    #[arg(long, env = "EMULSION_STORE_URL", value_parser = public_url)]
+    pub store_url: String,
+    /// The installation's token, from which those for replicas and for the operator are made.
+    #[arg(long, env = "EMULSION_INSTALLATION_TOKEN", hide_env_values = true, value_parser = installation_token)]
+    pub installation_token: String,
+    #[command(flatten)]
+    pub calls: Calls,
+    #[command(flatten)]
+    pub inputs: Inputs,
+}
+
+impl std::fmt::Debug for Serve {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // All but the token.
+        formatter.debug_struct("Serve").field("listen", &self.listen).field("namespace", &self.namespace).finish_non_exhaustive()
+    }
+}
+
+/// How calls are answered.
+#[derive(Clone, Debug, Args)]
+pub struct Calls {
     /// Address that callers reach, such as https://images.example.com; absent, it is taken from each call's Host header.
     #[arg(long, env = "EMULSION_PUBLIC_URL", value_parser = public_url)]
     pub public_url: Option<String>,
@@ -52,23 +116,12 @@ pub struct Local {
     /// How long a call's body may take to arrive.
     #[arg(long, env = "EMULSION_BODY_TIMEOUT", default_value = "30s", value_parser = duration)]
     pub body_timeout: Duration,
-    /// How long a replica may be without work before it ends; absent, each pool and model says so itself.
-    #[arg(long, env = "EMULSION_REPLICA_IDLE_AFTER", value_parser = duration)]
-    pub replica_idle_after: Option<Duration>,
     /// How long a request may wait for its turn and its replica.
     #[arg(long, env = "EMULSION_HOLD_DEADLINE", default_value = "5m", value_parser = duration)]
     pub hold_deadline: Duration,
     /// How long stopping waits for requests that are being worked on; those that remain are kept for the next start.
     #[arg(long, env = "EMULSION_DRAIN", default_value = "10s", value_parser = duration)]
     pub drain: Duration,
-    /// The emulsion-runtime to start as replicas; absent, the one beside this executable.
-    #[arg(long, env = "EMULSION_RUNTIME")]
-    pub runtime: Option<PathBuf>,
-    /// File with the safety checker's weights, as `make safety-checker` makes it; without it, calls for checked images are refused.
-    #[arg(long, env = "EMULSION_SAFETY_CHECKER")]
-    pub safety_checker: Option<PathBuf>,
-    #[command(flatten)]
-    pub inputs: Inputs,
 }
 
 /// Where pictures of calls may come from, and how long they are kept.
@@ -98,9 +151,9 @@ impl Inputs {
     }
 }
 
-/// Where things lie.
+/// Where accounts, journal and images are kept.
 #[derive(Clone, Debug, Args)]
-pub struct Folders {
+pub struct Storage {
     /// Folder for accounts, journal and images; made if missing.
     #[arg(long, env = "EMULSION_DATA_DIR", default_value = "data")]
     pub data_dir: PathBuf,
@@ -108,6 +161,13 @@ pub struct Folders {
     /// absent, they are in a SQLite file in the data folder.
     #[arg(long, env = "EMULSION_DATABASE_URL", hide_env_values = true)]
     pub database_url: Option<DatabaseUrl>,
+}
+
+/// Where things lie.
+#[derive(Clone, Debug, Args)]
+pub struct Folders {
+    #[command(flatten)]
+    pub storage: Storage,
     /// Folder of manifests: every .yaml and .yml file below it.
     #[arg(long, env = "EMULSION_MANIFESTS", default_value = "models")]
     pub manifests: PathBuf,
@@ -126,9 +186,12 @@ pub struct KeyCreate {
     /// Name of the tenant.
     #[arg(long, value_parser = tenant_name)]
     pub tenant: String,
-    /// Name of a TenantPlan among the manifests.
+    /// Name of a TenantPlan.
     #[arg(long)]
     pub plan: String,
+    /// Look for the plan in the cluster that this runs in, not among manifests; set in the pods of routers.
+    #[arg(long, env = "EMULSION_FROM_CLUSTER")]
+    pub from_cluster: bool,
     #[command(flatten)]
     pub folders: Folders,
 }
@@ -138,13 +201,19 @@ impl CommandLine {
     pub fn run(self) -> anyhow::Result<()> {
         log_to_standard_error();
         let runtime = tokio::runtime::Runtime::new()?;
-        let result: Result<(), LocalError> = match self.command {
-            Command::Local(options) => runtime.block_on(local::serve(*options)),
-            Command::Key(Key::Create(options)) => runtime.block_on(local::create_key(&options)).map(|key| println!("{}", key.expose())),
+        let print = |key: ApiKey| println!("{}", key.expose());
+        let result: anyhow::Result<()> = match self.command {
+            Command::Local(options) => runtime.block_on(local::serve(*options)).map_err(Into::into),
+            Command::Serve(options) => runtime.block_on(cluster::serve(*options)).map_err(Into::into),
+            Command::Check { url } => runtime.block_on(check::check(&url)).map_err(Into::into),
+            Command::Key(Key::Create(options)) if options.from_cluster => {
+                runtime.block_on(cluster::create_key(&options)).map(print).map_err(Into::into)
+            }
+            Command::Key(Key::Create(options)) => runtime.block_on(local::create_key(&options)).map(print).map_err(Into::into),
         };
         // A call that hangs in a blocking read must not keep the process.
         runtime.shutdown_background();
-        Ok(result?)
+        result
     }
 }
 
@@ -176,6 +245,15 @@ fn public_url(text: &str) -> Result<String, String> {
     }
 }
 
+fn installation_token(text: &str) -> Result<String, String> {
+    const LEAST_CHARACTERS: usize = 32;
+    if text.trim().len() >= LEAST_CHARACTERS {
+        Ok(text.trim().to_owned())
+    } else {
+        Err(format!("a random text of at least {LEAST_CHARACTERS} characters is needed"))
+    }
+}
+
 fn tenant_name(text: &str) -> Result<String, String> {
     const LIMIT_CHARACTERS: usize = 128;
     let is_named = !text.trim().is_empty() && text.chars().count() <= LIMIT_CHARACTERS && !text.chars().any(char::is_control);
@@ -193,10 +271,12 @@ mod tests {
         let mut command = CommandLine::command();
         command.build();
         command.clone().debug_assert();
-        let local = command.find_subcommand("local").unwrap();
-        for argument in local.get_arguments().filter(|argument| argument.get_id() != "help") {
-            let variable = argument.get_env().map(|name| name.to_string_lossy().into_owned());
-            assert!(variable.is_some_and(|name| name.starts_with("EMULSION_")), "{argument}");
+        for name in ["local", "serve"] {
+            let serving = command.find_subcommand(name).unwrap();
+            for argument in serving.get_arguments().filter(|argument| argument.get_id() != "help") {
+                let variable = argument.get_env().map(|name| name.to_string_lossy().into_owned());
+                assert!(variable.is_some_and(|name| name.starts_with("EMULSION_")), "{argument}");
+            }
         }
     }
 
@@ -213,6 +293,12 @@ mod tests {
         assert_eq!(public_url("https://example.com/"), Ok("https://example.com".to_owned()));
         assert!(public_url("example.com").is_err());
         assert!(public_url("http://").is_err());
+    }
+
+    #[test]
+    fn a_token_that_could_be_guessed_is_refused() {
+        assert!(installation_token("secret").is_err());
+        assert_eq!(installation_token(&format!("{}\n", "x".repeat(32))), Ok("x".repeat(32)));
     }
 
     #[test]

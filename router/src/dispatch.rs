@@ -15,6 +15,7 @@ use runtime_api::{Dispatch, Event, Failure, FailureReason, InputSource, OutputTa
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::catalog::Catalog;
+use crate::demand::{Claim, Demand};
 use crate::generation::StartReport;
 use crate::inputs::InputStore;
 use crate::metrics::{Metrics, OutcomeLabel};
@@ -76,6 +77,7 @@ pub struct Dispatcher {
     pub(crate) catalog: Arc<dyn Catalog>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) generations: Arc<Generations>,
+    pub(crate) demand: Arc<Demand>,
     turns: Arc<Turns>,
     client: reqwest::Client,
 }
@@ -107,8 +109,8 @@ impl Dispatcher {
         catalog: Arc<dyn Catalog>,
         metrics: Arc<Metrics>,
     ) -> Result<Self, reqwest::Error> {
-        let (generations, turns) = (Arc::default(), Arc::default());
-        Ok(Self { settings, store, outputs, inputs, replicas, catalog, metrics, generations, turns, client: attempt::client()? })
+        let (generations, demand, turns) = (Arc::default(), Arc::default(), Arc::default());
+        Ok(Self { settings, store, outputs, inputs, replicas, catalog, metrics, generations, demand, turns, client: attempt::client()? })
     }
 
     /// Works on the request until it has ended and the journal knows how.
@@ -141,11 +143,13 @@ impl Dispatcher {
         let began = Instant::now();
         let Ok(_turn) = timeout_at(hold_until, self.turns.wait(facts.waiting.clone())).await else { return self.held_too_long() };
         tracked.note_start(|start| start.held_ms = milliseconds(began.elapsed()));
+        // From here on only a replica is lacking: a turn that the plan withholds is no reason to start one.
+        let claim = self.demand.claim(&facts.sources.model.id, &facts.set.key, tracked.entry.request.samples);
         let _in_flight = GaugeGuard::new(&self.metrics.in_flight);
-        self.attempts(tracked, &facts, hold_until).await
+        self.attempts(tracked, &facts, &claim, hold_until).await
     }
 
-    async fn attempts(&self, tracked: &Tracked, facts: &Facts, mut hold_until: Instant) -> Outcome {
+    async fn attempts(&self, tracked: &Tracked, facts: &Facts, claim: &Claim, mut hold_until: Instant) -> Outcome {
         let work = Work { model_id: facts.sources.model.id.clone(), paths: facts.sources.paths.clone() };
         let (mut attempts, mut busy_wait) = (0, BUSY_WAIT_FIRST);
         loop {
@@ -156,6 +160,7 @@ impl Dispatcher {
                 Ok(Err(error @ ReplicaError::Start { .. })) => Verdict::Retry { reason: error.to_string() },
                 Ok(Ok(lease)) => {
                     tracked.note_start(|start| note_wait(start, lease.waited_for_start));
+                    claim.works();
                     self.attempt(tracked, facts, lease).await
                 }
             };
@@ -178,6 +183,7 @@ impl Dispatcher {
                 }
             }
             tracked.restart();
+            claim.waits();
         }
     }
 

@@ -1,5 +1,5 @@
 //! The router: takes API calls in the dialects that clients already speak, admits them under the tenant's plan, journals them,
-//! and dispatches them to replicas that it starts from zero.
+//! and dispatches them to replicas: child processes that it starts from zero, or pods that the operator starts by what it tells of demand.
 //!
 //! ```text
 //! client ─► edge ─ dialect ─► Submission ─► Service ─ admission + journal ─► dispatch ─► replica
@@ -13,7 +13,10 @@ pub mod accounts;
 pub mod admission;
 pub mod bounded_body;
 pub mod catalog;
+pub mod check;
+pub mod cluster;
 pub mod command;
+pub mod demand;
 pub mod dialect;
 pub mod dispatch;
 pub mod edge;
@@ -28,6 +31,7 @@ pub mod placement;
 pub mod refusal;
 pub mod replicas;
 pub mod service;
+pub mod serving;
 mod signature;
 pub mod store;
 pub mod validation;

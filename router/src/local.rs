@@ -1,5 +1,5 @@
-//! Local mode: the real house on one machine. Puts together the folder catalog, the store, the folder of outputs and replicas that
-//! are child processes, serves, and takes everything down in order.
+//! Local mode: the real house on one machine. Its objects are a folder of manifests, its replicas child processes; everything it keeps is in
+//! one folder.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -8,129 +8,72 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crds::model_deployment::ModelKind;
-use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::oneshot;
 
 use crate::accounts::ApiKey;
 use crate::catalog::{Catalog, CatalogError, FolderCatalog, Snapshot};
-use crate::command::{Folders, KeyCreate, Local};
-use crate::dispatch::{DispatchSettings, Dispatcher};
-use crate::inputs::{Fetcher, FolderInputs, InputError, InputStore};
+use crate::command::{Folders, KeyCreate, Local, Storage};
+use crate::local_key;
 use crate::metrics::Metrics;
-use crate::outputs::{FolderStore, OutputError, OutputStore, Secret, SecretError};
 use crate::replicas::{ChildProcesses, ChildSettings, Replicas};
-use crate::service::{Service, Settings};
-use crate::store::postgres::PostgresStore;
-use crate::store::sqlite::SqliteStore;
-use crate::store::{Store, StoreError};
-use crate::{edge, local_key};
+use crate::serving::{House, Kept, Parts, ServeError, StopSignals, listen, open_store};
+use crate::store::StoreError;
 
 /// Between two looks at sets that have a minimum of replicas.
 const WARM_INTERVAL: Duration = Duration::from_secs(2);
-/// Answers that are being written when the router stops may take this long.
-const CLOSE_LIMIT: Duration = Duration::from_secs(3);
 
 #[derive(Debug, thiserror::Error)]
 pub enum LocalError {
-    #[error("the data folder {path} cannot be made: {source}; --data-dir names another")]
-    DataFolder { path: String, source: io::Error },
     #[error(transparent)]
     Catalog(#[from] CatalogError),
     #[error(transparent)]
+    Serve(#[from] ServeError),
+    #[error(transparent)]
     Store(#[from] StoreError),
-    #[error(transparent)]
-    Outputs(#[from] OutputError),
-    #[error(transparent)]
-    Inputs(#[from] InputError),
-    #[error(transparent)]
-    Secret(#[from] SecretError),
     #[error("there is no plan {plan:?}; declared are: {}", if .declared.is_empty() { "none" } else { .declared })]
     PlanUnknown { plan: String, declared: String },
     #[error("there is no runtime at {path}; build it with `cargo build -p runtime`, or name another with --runtime")]
     NoRuntime { path: String },
     #[error("there are no weights of the safety checker at {path}; `make safety-checker` makes them")]
     NoSafetyChecker { path: String },
-    #[error("{address} cannot be listened on: {source}; --listen names another address")]
-    Listen { address: SocketAddr, source: io::Error },
-    #[error("serving failed: {0}")]
-    Serve(#[source] io::Error),
-    #[error("the client for replicas cannot be made: {0}")]
-    Client(#[from] reqwest::Error),
     #[error("the key file {path} cannot be read or written: {source}")]
     KeyFile { path: String, source: io::Error },
 }
 
 /// Runs until SIGTERM or SIGINT.
 pub async fn serve(options: Local) -> Result<(), LocalError> {
-    let mut stop = StopSignals::listen()?;
+    let stop = StopSignals::listen()?;
     let program = runtime_program(options.runtime.as_deref())?;
     if let Some(path) = options.safety_checker.as_deref().filter(|path| !path.is_file()) {
         return Err(LocalError::NoSafetyChecker { path: path.display().to_string() });
     }
-    let store = open_store(&options.folders).await?;
+    let kept = Kept::open(&options.folders.storage).await?;
     let catalog = Arc::new(FolderCatalog::open(&options.folders.manifests)?);
-    let secret = Secret::load_or_create(&options.folders.data_dir.join("output-secret"))?;
-    let outputs = Arc::new(FolderStore::open(&options.folders.data_dir.join("outputs"), secret.clone())?);
-    let inputs = Arc::new(FolderInputs::open(&options.folders.data_dir.join("inputs"), secret)?);
-    let listener = TcpListener::bind(options.listen).await.map_err(|source| LocalError::Listen { address: options.listen, source })?;
-    let address = listener.local_addr().map_err(LocalError::Serve)?;
+    let listener = listen(options.listen, "--listen").await?;
+    let address = reachable(listener.local_addr().map_err(ServeError::Serve)?);
 
     let metrics = Arc::new(Metrics::default());
     let token = hex::encode(rand::random::<[u8; 32]>());
     let has_safety_checker = options.safety_checker.is_some();
     let child_settings = ChildSettings { program, token, safety_checker: options.safety_checker, idle_after: options.replica_idle_after };
     let replicas: Arc<dyn Replicas> = Arc::new(ChildProcesses::new(child_settings, Arc::clone(&metrics)));
-    let dispatch_settings = DispatchSettings { hold_deadline: options.hold_deadline, store_base: format!("http://{}", reachable(address)) };
-    let dispatcher = Dispatcher::new(
-        dispatch_settings,
-        Arc::clone(&store),
-        Arc::clone(&outputs) as Arc<dyn OutputStore>,
-        Arc::clone(&inputs) as Arc<dyn InputStore>,
-        Arc::clone(&replicas),
-        Arc::clone(&catalog) as Arc<dyn Catalog>,
+    let store_base = format!("http://{address}");
+    let public_url = options.calls.public_url.clone().unwrap_or_else(|| store_base.clone());
+    let house = House::build(Parts {
+        kept: kept.clone(),
+        catalog: Arc::clone(&catalog) as Arc<dyn Catalog>,
+        replicas: Arc::clone(&replicas),
         metrics,
-    )?;
-    let public_url = options.public_url.clone().unwrap_or_else(|| format!("http://{}", reachable(address)));
-    let settings = Settings {
-        public_url: options.public_url,
-        sync_wait: options.sync_wait,
-        fetch_wait: options.fetch_wait,
-        body_timeout: options.body_timeout,
+        store_base,
         has_safety_checker,
-        ..Settings::default()
-    };
-    let service = Service::new(settings, dispatcher, Fetcher::new(options.inputs.address_rules()));
-    service.announce().await?;
-
-    let key = local_key::load_or_create(&options.folders.data_dir, store.as_ref(), &catalog.current()).await?;
+        calls: options.calls,
+        input_options: options.inputs,
+    })
+    .await?;
+    let key = local_key::load_or_create(&options.folders.storage.data_dir, kept.store.as_ref(), &catalog.current()).await?;
     println!("{}", greeting(&public_url, key.as_ref(), &catalog.current()));
     tokio::spawn(Arc::clone(&catalog).keep_current());
-    tokio::spawn(service.clone().keep_alive());
-    tokio::spawn(service.clone().keep_inputs(options.inputs.input_retention));
-    tokio::spawn(keep_warm(catalog, Arc::clone(&replicas)));
-
-    let (close, closing) = oneshot::channel::<()>();
-    let app = edge::router(service.clone(), outputs, inputs);
-    let server = axum::serve(listener, app).with_graceful_shutdown(async move {
-        // A sender that is gone closes as well.
-        let _ = closing.await;
-    });
-    let mut server = tokio::spawn(server.into_future());
-    tokio::select! {
-        ended = &mut server => return Err(LocalError::Serve(ended.map_or_else(io::Error::other, |ended| ended.err().unwrap_or_else(|| io::Error::other("it ended"))))),
-        () = stop.wait() => {}
-    }
-    tracing::info!("stopping");
-    // The server stays until the work has ended: replicas bring their images here.
-    tokio::select! {
-        () = service.shut_down(options.drain) => {}
-        () = stop.wait() => service.shut_down(Duration::ZERO).await,
-    }
-    drop(close);
-    replicas.stop_all().await;
-    let _ = tokio::time::timeout(CLOSE_LIMIT, server).await;
-    Ok(())
+    tokio::spawn(keep_warm(catalog, replicas));
+    Ok(house.serve(listener, stop).await?)
 }
 
 /// Makes a key for a tenant under a declared plan. Works beside a running router.
@@ -140,18 +83,10 @@ pub async fn create_key(options: &KeyCreate) -> Result<ApiKey, LocalError> {
         let declared = catalog.plans.keys().cloned().collect::<Vec<_>>().join(", ");
         return Err(LocalError::PlanUnknown { plan: options.plan.clone(), declared });
     }
-    let store = open_store(&options.folders).await?;
+    let store = open_store(&options.folders.storage).await?;
     let key = ApiKey::generate();
     store.add_key(&options.tenant, &options.plan, key.hash()).await?;
     Ok(key)
-}
-
-async fn open_store(Folders { data_dir, database_url, .. }: &Folders) -> Result<Arc<dyn Store>, LocalError> {
-    std::fs::create_dir_all(data_dir).map_err(|source| LocalError::DataFolder { path: data_dir.display().to_string(), source })?;
-    Ok(match database_url {
-        Some(url) => Arc::new(PostgresStore::open(url).await?),
-        None => Arc::new(SqliteStore::open(&data_dir.join("emulsion.sqlite")).await?),
-    })
 }
 
 /// The runtime that was named, or the one beside this executable.
@@ -203,29 +138,10 @@ async fn keep_warm(catalog: Arc<FolderCatalog>, replicas: Arc<dyn Replicas>) {
     }
 }
 
-struct StopSignals {
-    terminate: tokio::signal::unix::Signal,
-    interrupt: tokio::signal::unix::Signal,
-}
-
-impl StopSignals {
-    fn listen() -> Result<Self, LocalError> {
-        let listen = |kind| signal(kind).map_err(LocalError::Serve);
-        Ok(Self { terminate: listen(SignalKind::terminate())?, interrupt: listen(SignalKind::interrupt())? })
-    }
-
-    async fn wait(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-        }
-    }
-}
-
 /// Folders as the tests and `key create` name them.
 impl Folders {
     pub fn new(data_dir: impl Into<PathBuf>, manifests: impl Into<PathBuf>) -> Self {
-        Self { data_dir: data_dir.into(), database_url: None, manifests: manifests.into() }
+        Self { storage: Storage { data_dir: data_dir.into(), database_url: None }, manifests: manifests.into() }
     }
 }
 
@@ -244,12 +160,13 @@ mod tests {
         std::fs::create_dir(&manifests).unwrap();
         std::fs::write(manifests.join("plan.yaml"), PLAN).unwrap();
         let folders = Folders::new(folder.path().join("new/data"), &manifests);
-        let create = |plan: &str| KeyCreate { tenant: "acme".to_owned(), plan: plan.to_owned(), folders: folders.clone() };
+        let create =
+            |plan: &str| KeyCreate { tenant: "acme".to_owned(), plan: plan.to_owned(), from_cluster: false, folders: folders.clone() };
         let error = create_key(&create("gold")).await.unwrap_err().to_string();
         assert!(error.contains("gold") && error.contains("free"), "{error}");
-        assert!(!folders.data_dir.exists(), "a refused key leaves nothing behind");
+        assert!(!folders.storage.data_dir.exists(), "a refused key leaves nothing behind");
         let key = create_key(&create("free")).await.unwrap();
-        let store = open_store(&folders).await.unwrap();
+        let store = open_store(&folders.storage).await.unwrap();
         let caller = store.find_caller(key.hash()).await.unwrap().unwrap();
         assert_eq!((caller.tenant_name.as_str(), caller.plan.as_str()), ("acme", "free"));
     }

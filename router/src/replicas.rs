@@ -1,5 +1,4 @@
-//! Replicas as dispatch sees them: sets that grow from zero, leases that are given back. Child processes are the first implementation;
-//! pods follow. It knows no requests and no tenants.
+//! Replicas as dispatch sees them: sets that grow from zero, leases that are given back. They are child processes, or pods of a cluster. It knows no requests and no tenants.
 
 use std::fmt::Debug;
 use std::path::PathBuf;
@@ -9,10 +8,12 @@ use async_trait::async_trait;
 
 mod bounded_lines;
 mod children;
+mod pods;
 mod process;
 mod set_state;
 
 pub use children::{ChildProcesses, ChildSettings};
+pub use pods::{PodReplicas, PodSettings};
 
 /// Which replicas may serve a model: those of a pool, or those of its own.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -36,6 +37,8 @@ impl std::fmt::Display for SetKey {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReplicaSet {
     pub key: SetKey,
+    /// In a cluster, the namespace of its pods; empty on one machine.
+    pub namespace: String,
     pub min_replicas: u32,
     pub max_replicas: u32,
     /// How long a replica above the minimum may be without work.
@@ -79,7 +82,7 @@ pub trait LeaseGuard: Send + Sync + Debug {
 #[derive(Debug)]
 pub struct Lease {
     pub endpoint: Endpoint,
-    /// How long the lease waited for a process to start; zero when one ran.
+    /// How long the lease waited for a replica to start; zero when one ran.
     pub waited_for_start: Duration,
     pub guard: Box<dyn LeaseGuard>,
 }

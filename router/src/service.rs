@@ -14,6 +14,7 @@ use uuid::Uuid;
 use crate::accounts::ApiKey;
 use crate::admission::RateLimiter;
 use crate::catalog::Snapshot;
+use crate::demand::Demand;
 use crate::dispatch::{Dispatcher, now_ms};
 use crate::generation::{Generation, Mode, ModelListing, Progress, Submission};
 use crate::inputs::{Fetcher, Intake};
@@ -222,6 +223,11 @@ impl Service {
 
     pub fn outputs(&self) -> &Arc<dyn OutputStore> {
         &self.house.dispatcher.outputs
+    }
+
+    /// What waits and runs here, for the operator.
+    pub fn demand(&self) -> &Arc<Demand> {
+        &self.house.dispatcher.demand
     }
 
     /// Requests that have not finished.

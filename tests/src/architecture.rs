@@ -21,7 +21,7 @@ pub const ROOMS: &[Room] = &[
         package: "crds",
         may_import: &[],
         must_never_know: &["tokio", "axum", "hyper", "reqwest", "kube-client", "kube-runtime", "candle*"],
-        may_only_use: Some(&["k8s-openapi", "kube", "schemars", "serde", "serde_json"]),
+        may_only_use: Some(&["hex", "hmac", "k8s-openapi", "kube", "schemars", "serde", "serde_json", "sha2"]),
     },
     Room { package: "operator", may_import: &["crds"], must_never_know: &["candle*", "sqlx*"], may_only_use: None },
     Room {

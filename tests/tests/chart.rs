@@ -53,8 +53,8 @@ fn every_value_is_described_by_the_schema() {
 fn every_value_a_template_reads_is_there() {
     let values = yaml("values.yaml");
     let mut read_values = 0;
-    for entry in std::fs::read_dir(chart().join("templates")).unwrap() {
-        let path = entry.unwrap().path();
+    let in_folder = |name: &str| std::fs::read_dir(chart().join(name)).unwrap().map(|entry| entry.unwrap().path());
+    for path in in_folder("templates").chain(in_folder("templates/tests")).filter(|path| path.is_file()) {
         let text = std::fs::read_to_string(&path).unwrap();
         for after in text.split(".Values.").skip(1) {
             let end = after.find(|character: char| !character.is_ascii_alphanumeric() && character != '.').unwrap_or(after.len());
@@ -67,12 +67,43 @@ fn every_value_a_template_reads_is_there() {
 }
 
 #[test]
-fn the_operators_pod_runs_without_privileges() {
-    let deployment = read("templates/operator-deployment.yaml");
+fn every_pod_runs_without_privileges() {
+    let helpers = read("templates/_helpers.tpl");
     for line in
         ["runAsNonRoot: true", "readOnlyRootFilesystem: true", "allowPrivilegeEscalation: false", "drop: [\"ALL\"]", "type: RuntimeDefault"]
     {
-        assert!(deployment.contains(line), "the operator's Deployment lacks {line:?}");
+        assert!(helpers.contains(line), "the security contexts lack {line:?}");
+    }
+    for name in ["templates/operator.yaml", "templates/router.yaml", "templates/tests/ready.yaml"] {
+        let template = read(name);
+        for context in ["emulsion.podSecurity", "emulsion.containerSecurity"] {
+            assert!(template.contains(context), "{name} does not use {context}");
+        }
+    }
+}
+
+#[test]
+fn plans_are_those_of_local_mode() {
+    let values = yaml("values.yaml");
+    let manifests = std::fs::read_to_string(chart().join("../../models/plans.yaml")).unwrap();
+    let mut names = Vec::new();
+    for document in serde_yaml::Deserializer::from_str(&manifests) {
+        let plan: Value = serde::Deserialize::deserialize(document).unwrap();
+        let name = plan["metadata"]["name"].as_str().unwrap().to_owned();
+        assert_eq!(values["plans"][&name], plan["spec"], "{name}");
+        names.push(name);
+    }
+    assert_eq!(values["plans"].as_object().unwrap().len(), names.len());
+}
+
+#[test]
+fn what_the_chart_declares_breaks_no_rule() {
+    let values = yaml("values.yaml");
+    for (kind, section) in [("TenantPlan", "plans"), ("RuntimePool", "pools"), ("ModelDeployment", "models")] {
+        for (name, spec) in values[section].as_object().unwrap() {
+            let object = serde_json::json!({"apiVersion": crds::API_VERSION, "kind": kind, "metadata": {"name": name}, "spec": spec});
+            crds::Manifest::from_value(object).unwrap_or_else(|error| panic!("{error}"));
+        }
     }
 }
 

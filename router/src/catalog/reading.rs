@@ -182,20 +182,10 @@ fn model(deployment: &ModelDeployment, path: &Path, origin: &str) -> Model {
     };
     let modified = std::fs::metadata(path).and_then(|metadata| metadata.modified()).ok();
     let since_1970 = modified.and_then(|time| time.duration_since(UNIX_EPOCH).ok());
-    Model {
-        model_id: deployment.model_id(),
-        kind: spec.kind,
-        family: spec.family,
-        own_sampler: weights.as_ref().ok().and_then(|weights| own_sampler(weights.config.as_ref().unwrap_or(&weights.path))),
-        weights,
-        serving: spec.serving.clone(),
-        defaults: spec.defaults.clone(),
-        limits: spec.limits.clone(),
-        adapters: spec.components.adapters.clone(),
-        tenants: spec.visibility.as_ref().map(|visibility| visibility.tenants.clone()),
-        created_at: since_1970.map_or(0, |time| i64::try_from(time.as_secs()).unwrap_or(i64::MAX)),
-        origin: origin.to_owned(),
-    }
+    let created_at = since_1970.map_or(0, |time| i64::try_from(time.as_secs()).unwrap_or(i64::MAX));
+    let own_sampler = weights.as_ref().ok().and_then(|weights| own_sampler(weights.config.as_ref().unwrap_or(&weights.path)));
+    // A namespace in a manifest means nothing here.
+    Model { own_sampler, namespace: String::new(), ..Model::declared(deployment, weights, created_at, origin.to_owned()) }
 }
 
 /// A folder in diffusers' layout, or one .safetensors file, maybe with the folder of its configuration.

@@ -318,6 +318,7 @@ mod tests {
     fn set() -> ReplicaSet {
         ReplicaSet {
             key: SetKey::Pool("default".to_owned()),
+            namespace: String::new(),
             min_replicas: 0,
             max_replicas: 1,
             idle_after: SOON,

@@ -192,6 +192,7 @@ mod tests {
     fn set(min_replicas: u32, max_replicas: u32) -> SetState {
         SetState::new(ReplicaSet {
             key: SetKey::Pool("default".to_owned()),
+            namespace: String::new(),
             min_replicas,
             max_replicas,
             idle_after: IDLE,

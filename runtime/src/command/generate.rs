@@ -24,6 +24,7 @@ use crate::engine::{AdapterUse, DeviceName, Diffusion, Embedding, Engine, ModelF
 use crate::infotext::{self, Names, infotext};
 use crate::picture::{bounded_text, encode_png};
 use crate::request::{Limits, complete};
+use crate::residency::ModelKey;
 use order::Order;
 use pictures::PictureArguments;
 use refiner::{Refiner, RefinerArguments};

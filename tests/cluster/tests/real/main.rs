@@ -1,6 +1,8 @@
 //! What a real Kubernetes does, shown on the cluster that tests bring up: so that a test of ours that fails on it means our code.
-//! Each file proves one thing; `shapes.rs` holds the YAML they share.
+//! Each file proves one thing; `shapes.rs` holds the YAML they share,
+//! `installation.rs` what those of our own chart do.
 
+mod installation;
 mod shapes;
 
 mod api_server; // its restart: watches resume
@@ -13,8 +15,8 @@ mod memory; // a container over its limit is killed
 mod metrics; // an autoscaler sees what pods use
 mod network; // partitions and slow links
 mod nodes; // one is lost, and comes back
-mod operator; // our own, with its definitions
 mod restricted; // no root, seccomp, a read-only root
 mod services; // names, readiness, other nodes
+mod serving; // our own chart: from kubectl apply to an image, and back to zero
 mod streams; // exec, logs, port-forward
 mod volumes; // what one pod wrote another reads

@@ -1,0 +1,107 @@
+//! Brings objects into the cluster: server-side apply with one field manager, so that what others set in other fields stays, and what they
+//! changed in ours is repaired.
+
+use k8s_openapi::api::{apps::v1::Deployment, core::v1::Secret, networking::v1::NetworkPolicy, policy::v1::PodDisruptionBudget};
+use kube::{
+    Api, Client, Resource,
+    api::{DeleteParams, Patch, PatchParams},
+};
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::{Value, json};
+
+use crate::workload::{MANAGER, Objects};
+
+/// What was not done; it is tried again.
+#[derive(Debug, thiserror::Error)]
+pub enum ApplyError {
+    /// The API server did not take an object.
+    #[error("cannot apply {kind} {name}")]
+    Apply {
+        /// The object's kind.
+        kind: String,
+        /// The object's name.
+        name: String,
+        /// What the API server or the connection to it said.
+        #[source]
+        source: Box<kube::Error>,
+    },
+    /// The API server did not delete an object.
+    #[error("cannot delete {kind} {name}")]
+    Delete {
+        /// The object's kind.
+        kind: String,
+        /// The object's name.
+        name: String,
+        /// What the API server or the connection to it said.
+        #[source]
+        source: Box<kube::Error>,
+    },
+}
+
+impl ApplyError {
+    /// What the API server said, where it refused.
+    pub fn refusal(&self) -> Option<String> {
+        let (Self::Apply { source, kind, .. } | Self::Delete { source, kind, .. }) = self;
+        match source.as_ref() {
+            // What passes by itself is no refusal.
+            kube::Error::Api(status) if matches!(status.code, 400 | 403 | 422) => Some(format!("{kind}: {}", status.message)),
+            _ => None,
+        }
+    }
+}
+
+/// Applies all objects of a set; returns the Deployment as it is then.
+pub async fn apply(client: &Client, namespace: &str, objects: &Objects) -> Result<Deployment, ApplyError> {
+    apply_one::<Secret>(client, namespace, &objects.secret).await?;
+    apply_one::<NetworkPolicy>(client, namespace, &objects.network_policy).await?;
+    apply_one::<PodDisruptionBudget>(client, namespace, &objects.disruption_budget).await?;
+    apply_one::<Deployment>(client, namespace, &objects.deployment).await
+}
+
+async fn apply_one<K>(client: &Client, namespace: &str, object: &Value) -> Result<K, ApplyError>
+where
+    K: Resource<DynamicType = (), Scope = kube::core::NamespaceResourceScope> + Clone + DeserializeOwned + std::fmt::Debug,
+{
+    let name = object["metadata"]["name"].as_str().unwrap_or_default();
+    let api: Api<K> = Api::namespaced(client.clone(), namespace);
+    let parameters = PatchParams::apply(MANAGER).force();
+    api.patch(name, &parameters, &Patch::Apply(object)).await.map_err(|source| ApplyError::Apply {
+        kind: K::kind(&()).into_owned(),
+        name: name.to_owned(),
+        source: Box::new(source),
+    })
+}
+
+/// Deletes all objects of a set; those that are gone already count as deleted.
+pub async fn remove(client: &Client, namespace: &str, name: &str) -> Result<(), ApplyError> {
+    remove_one::<Deployment>(client, namespace, name).await?;
+    remove_one::<PodDisruptionBudget>(client, namespace, name).await?;
+    remove_one::<NetworkPolicy>(client, namespace, name).await?;
+    remove_one::<Secret>(client, namespace, name).await
+}
+
+async fn remove_one<K>(client: &Client, namespace: &str, name: &str) -> Result<(), ApplyError>
+where
+    K: Resource<DynamicType = (), Scope = kube::core::NamespaceResourceScope> + Clone + DeserializeOwned + std::fmt::Debug,
+{
+    let api: Api<K> = Api::namespaced(client.clone(), namespace);
+    match api.delete(name, &DeleteParams::background()).await {
+        Ok(_) => Ok(()),
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+        Err(source) => Err(ApplyError::Delete { kind: K::kind(&()).into_owned(), name: name.to_owned(), source: Box::new(source) }),
+    }
+}
+
+/// Applies the status of a custom resource.
+pub async fn apply_status<K>(api: &Api<K>, name: &str, status: &impl Serialize) -> Result<(), ApplyError>
+where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug,
+{
+    let patch = Patch::Apply(json!({"apiVersion": K::api_version(&()), "kind": K::kind(&()), "status": status}));
+    match api.patch_status(name, &PatchParams::apply(MANAGER).force(), &patch).await {
+        Ok(_) => Ok(()),
+        // It was deleted meanwhile.
+        Err(kube::Error::Api(refused)) if refused.code == 404 => Ok(()),
+        Err(source) => Err(ApplyError::Apply { kind: K::kind(&()).into_owned(), name: name.to_owned(), source: Box::new(source) }),
+    }
+}

@@ -1,0 +1,160 @@
+//! What both controllers share: what is known of the cluster, and the way to it.
+
+use std::{fmt::Debug, sync::Arc, time::Duration};
+
+use crds::{ModelDeployment, RuntimePool};
+use k8s_openapi::api::{
+    apps::v1::Deployment,
+    core::v1::{ObjectReference, Pod},
+};
+use kube::{
+    Api, Client, Resource, ResourceExt,
+    core::{DeserializeGuard, NamespaceResourceScope},
+    runtime::{
+        events::{Event, EventType, Recorder},
+        reflector::{ObjectRef, Store},
+    },
+};
+
+use crate::{
+    apply::ApplyError,
+    autoscaler::Scale,
+    condition::{Fact, Running},
+    demand::Board,
+    metrics::Metrics,
+    pods,
+    workload::{OWNER_ANNOTATION, SCALE_ANNOTATION},
+};
+
+/// Objects that may be of a version that this program does not know: they must not stop the others.
+pub type Guarded<K> = DeserializeGuard<K>;
+
+/// Everything is looked at again after this time even if nothing changed.
+pub const RESYNC: Duration = Duration::from_secs(300);
+/// An object that cannot be served is looked at again after this time: others hold what it lacks.
+pub const REFUSED_RECHECK: Duration = Duration::from_secs(5);
+/// Wait after a failed reconciliation.
+pub const RETRY: Duration = Duration::from_secs(5);
+
+/// What an administrator sets.
+#[derive(Clone)]
+pub struct Settings {
+    /// The installation's namespace: pools and routers are there.
+    pub namespace: String,
+    /// The only namespace whose ModelDeployments are served; absent, all are.
+    pub watched: Option<String>,
+    /// The installation's token.
+    pub installation_token: String,
+    /// The runtime's image.
+    pub runtime_image: String,
+    /// The runtime's image for replicas with a GPU.
+    pub runtime_gpu_image: Option<String>,
+}
+
+impl Debug for Settings {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Settings").field("namespace", &self.namespace).field("watched", &self.watched).finish_non_exhaustive()
+    }
+}
+
+impl Settings {
+    /// Objects that are with models.
+    pub fn of_models<K: Resource<DynamicType = (), Scope = NamespaceResourceScope>>(&self, client: Client) -> Api<K> {
+        match &self.watched {
+            Some(namespace) => Api::namespaced(client, namespace),
+            None => Api::all(client),
+        }
+    }
+}
+
+/// What reconciliations see and use.
+pub struct Context {
+    pub(crate) client: Client,
+    pub(crate) settings: Settings,
+    pub(crate) models: Store<Guarded<ModelDeployment>>,
+    pub(crate) pools: Store<Guarded<RuntimePool>>,
+    /// Of replicas, wherever they are.
+    pub(crate) deployments: Vec<Store<Deployment>>,
+    /// Of replicas, wherever they are.
+    pub(crate) pods: Vec<Store<Pod>>,
+    pub(crate) board: Arc<Board>,
+    pub(crate) recorder: Recorder,
+    pub(crate) metrics: Metrics,
+}
+
+impl Debug for Context {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Context").field("settings", &self.settings).finish_non_exhaustive()
+    }
+}
+
+impl Context {
+    /// The Deployment of a set, if it is there and belongs to `owner`.
+    pub(crate) fn deployment(&self, namespace: &str, name: &str, owner_uid: &str) -> Option<Arc<Deployment>> {
+        let key = ObjectRef::<Deployment>::new(name).within(namespace);
+        let found = self.deployments.iter().find_map(|store| store.get(&key))?;
+        let is_owned = found.owner_references().iter().any(|owner| owner.uid == owner_uid);
+        is_owned.then_some(found)
+    }
+
+    /// How the replicas of a Deployment stand, as it was last seen.
+    pub(crate) fn running(&self, deployment: &Deployment, wanted: i32, starts_on_call: bool) -> Running {
+        let status = deployment.status.as_ref();
+        let ready = status.and_then(|status| status.ready_replicas).unwrap_or_default();
+        let pods: Vec<Arc<Pod>> = if ready < wanted { self.pods_of(deployment) } else { Vec::new() };
+        Running {
+            wanted,
+            exist: status.and_then(|status| status.replicas).unwrap_or_default(),
+            ready,
+            starts_on_call,
+            problem: pods::problem(deployment, pods.iter().map(AsRef::as_ref)),
+        }
+    }
+
+    fn pods_of(&self, deployment: &Deployment) -> Vec<Arc<Pod>> {
+        let is_of_set = |pod: &Arc<Pod>| {
+            pod.namespace() == deployment.namespace()
+                && pod.annotations().get(OWNER_ANNOTATION) == deployment.annotations().get(OWNER_ANNOTATION)
+                && pod.labels().get("app.kubernetes.io/instance") == deployment.labels().get("app.kubernetes.io/instance")
+        };
+        let mut pods: Vec<Arc<Pod>> = self.pods.iter().flat_map(|store| store.state()).filter(is_of_set).collect();
+        // The same pod speaks for all as long as it is there.
+        pods.sort_by_key(|pod| pod.name_any());
+        pods
+    }
+
+    /// Tells people what happened. Events may get lost; conditions do not.
+    pub(crate) async fn tell(&self, about: &ObjectReference, action: &str, fact: &Fact) {
+        /// Longest note of an event, in bytes.
+        const NOTE_LIMIT: usize = 1000;
+        let note = fact.message[..fact.message.floor_char_boundary(NOTE_LIMIT)].to_owned();
+        let type_ = if fact.holds { EventType::Normal } else { EventType::Warning };
+        let event = Event { type_, reason: fact.reason.to_owned(), note: Some(note), action: action.to_owned(), secondary: None };
+        if let Err(error) = self.recorder.publish(&event, about).await {
+            tracing::debug!("an event is lost: {error}");
+        }
+    }
+
+    pub(crate) fn count(&self, kind: &str, result: &str) {
+        self.metrics.reconciliations.with_label_values(&[kind, result]).inc();
+    }
+}
+
+/// The scale that was decided last, as the Deployment tells it. What somebody changed in its spec is not asked: that is repaired.
+pub(crate) fn last_scale(deployment: Option<&Deployment>) -> Scale {
+    let Some(deployment) = deployment else { return Scale::default() };
+    let noted = deployment.annotations().get(SCALE_ANNOTATION).and_then(|text| serde_json::from_str(text).ok());
+    let replicas = || deployment.spec.replicas.unwrap_or_default();
+    noted.unwrap_or_else(|| Scale { replicas: replicas(), shrink: None })
+}
+
+/// A reconciliation that failed and is tried again.
+#[derive(Debug, thiserror::Error)]
+pub enum ReconcileError {
+    /// The API server did not take what was to be.
+    #[error(transparent)]
+    Apply(#[from] ApplyError),
+    /// The object is incomplete: the API server never gives such.
+    #[error("the object has no {0}")]
+    Incomplete(&'static str),
+}

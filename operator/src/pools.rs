@@ -1,0 +1,115 @@
+//! RuntimePools: dereference → validate → build → apply → status.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use crds::{
+    RuntimePool, RuntimePoolStatus,
+    condition::{READY, REASON_REPLICAS_FAILING},
+    replica::{self, Set},
+};
+use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
+use kube::{Api, Resource, ResourceExt, runtime::controller::Action};
+
+use crate::{
+    apply,
+    autoscaler::{self, Bounds},
+    condition::{Facts, Running},
+    context::{Context, Guarded, REFUSED_RECHECK, RESYNC, ReconcileError, last_scale},
+    judgement::judge_pool,
+    models::now_ms,
+    quantity,
+    workload::{self, Workload},
+};
+
+/// Images that one replica of a pool shall have in flight.
+const TARGET_IN_FLIGHT: i32 = 4;
+
+/// Brings one RuntimePool to what it asks for.
+pub(crate) async fn reconcile(object: Arc<Guarded<RuntimePool>>, context: Arc<Context>) -> Result<Action, ReconcileError> {
+    let pool = match &object.0 {
+        Ok(pool) => pool,
+        Err(invalid) => {
+            context.count("RuntimePool", "unreadable");
+            tracing::warn!(name = object.name_any(), error = %invalid.error, "cannot read this RuntimePool");
+            return Ok(Action::await_change());
+        }
+    };
+    if pool.metadata.deletion_timestamp.is_some() {
+        return Ok(Action::await_change());
+    }
+    let namespace = pool.namespace().ok_or(ReconcileError::Incomplete("namespace"))?;
+    let (facts, running, look_again) = match judge_pool(pool, &context.settings.namespace) {
+        Err(refusal) => (Facts::refused(refusal.reason, refusal.message), Running::default(), REFUSED_RECHECK),
+        Ok(()) => match serve(&context, pool, &namespace).await {
+            Ok((running, look_again)) => (Facts::of(&running), running, look_again),
+            Err(error) => {
+                context.count("RuntimePool", "failed");
+                // What the API server refuses is the declaration's fault, and people must see it there.
+                let Some(refusal) = error.refusal() else { return Err(error.into()) };
+                (Facts::refused(REASON_REPLICAS_FAILING, refusal), Running::default(), RESYNC)
+            }
+        },
+    };
+    let desired = status(pool, &facts, &running);
+    if pool.status.as_ref() == Some(&desired) {
+        context.count("RuntimePool", "unchanged");
+        return Ok(Action::requeue(look_again));
+    }
+    let pools: Api<RuntimePool> = Api::namespaced(context.client.clone(), &namespace);
+    apply::apply_status(&pools, &pool.name_any(), &desired).await?;
+    context.count("RuntimePool", "applied");
+    let before = pool.status.iter().flat_map(|status| &status.conditions).find(|condition| condition.type_ == READY);
+    if before.is_none_or(|before| before.reason != facts.ready.reason) {
+        context.tell(&pool.object_ref(&()), "Reconcile", &facts.ready).await;
+    }
+    Ok(Action::requeue(look_again))
+}
+
+async fn serve(context: &Context, pool: &RuntimePool, namespace: &str) -> Result<(Running, Duration), apply::ApplyError> {
+    let Some(owner) = pool.controller_owner_ref(&()) else { return Ok((Running::default(), RESYNC)) };
+    let (spec, settings) = (&pool.spec, &context.settings);
+    let set = Set::Pool(pool.name_any());
+    let before = context.deployment(namespace, &workload::object_name(&owner.name, &set), &owner.uid);
+    let bounds = Bounds {
+        min: spec.min_replicas,
+        max: spec.max_replicas,
+        target_in_flight: TARGET_IN_FLIGHT,
+        idle_after: spec.idle_after.as_duration(),
+    };
+    let load = context.board.load_of_pool(&pool.name_any(), Instant::now());
+    let ready = before.as_ref().and_then(|before| before.status.as_ref()?.ready_replicas).unwrap_or_default();
+    let decision = autoscaler::decide(&bounds, &load, last_scale(before.as_deref()), ready, now_ms());
+    let gpu_image = settings.runtime_gpu_image.clone().filter(|_| workload::uses_gpu(spec.resources.as_ref()));
+    let workload = Workload {
+        namespace: namespace.to_owned(),
+        token: replica::replica_token(&settings.installation_token, namespace, &set),
+        owner,
+        set,
+        image: spec.image.clone().or(gpu_image).unwrap_or_else(|| settings.runtime_image.clone()),
+        resources: spec.resources.clone(),
+        node_selector: spec.node_selector.clone(),
+        tolerations: spec.tolerations.clone(),
+        resident_bytes: spec.cache.host.as_ref().and_then(quantity::bytes),
+        disk: spec.cache.disk.as_ref().map(|disk| disk.0.clone()),
+        claim: None,
+        precision: None,
+        router_namespace: settings.namespace.clone(),
+        scale: decision.scale,
+    };
+    let applied = apply::apply(&context.client, namespace, &workload::build(&workload)).await?;
+    let running = context.running(&applied, decision.scale.replicas, true);
+    Ok((running, decision.look_again.unwrap_or(RESYNC).min(RESYNC)))
+}
+
+fn status(pool: &RuntimePool, facts: &Facts, running: &Running) -> RuntimePoolStatus {
+    let previous = pool.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
+    RuntimePoolStatus {
+        conditions: facts.conditions(previous, pool.metadata.generation, &Time(Timestamp::now())),
+        observed_generation: pool.metadata.generation,
+        replicas: Some(running.exist),
+        ready_replicas: Some(running.ready),
+    }
+}

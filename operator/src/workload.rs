@@ -1,0 +1,248 @@
+//! What replicas of a pool or of a dedicated model are made of: one builder for both. Pure: it takes no client and cannot fail.
+//!
+//! A set of replicas is a Deployment, the Secret with the token that routers say to it, a NetworkPolicy that lets only routers in, and a
+//! PodDisruptionBudget; all have one name and belong to the custom resource.
+
+use std::collections::BTreeMap;
+
+use crds::replica::{self, MODEL_ANNOTATION, POOL_ANNOTATION, Set};
+use k8s_openapi::{
+    ByteString,
+    api::core::v1::{ResourceRequirements, Toleration},
+    apimachinery::pkg::apis::meta::v1::OwnerReference,
+};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+use crate::{autoscaler::Scale, quantity};
+
+/// On the objects of a set: the name of the custom resource that they belong to.
+pub const OWNER_ANNOTATION: &str = "emulsion.dev/owner";
+/// On a Deployment: the autoscaler's last decision, as JSON.
+pub const SCALE_ANNOTATION: &str = "emulsion.dev/scale";
+/// Who made an object, as a label's value and as the field manager.
+pub const MANAGER: &str = "emulsion-operator";
+/// The resource that means: this replica computes on a GPU.
+const GPU: &str = "nvidia.com/gpu";
+/// How long a replica that is asked to end finishes what it has.
+const DRAIN_SECONDS: u32 = 600;
+/// Until it is killed: a little longer than it takes to give up by itself.
+const GRACE_SECONDS: u32 = DRAIN_SECONDS + 30;
+/// The runtime's user, as in its image.
+const USER: u32 = 65_532;
+/// Longest name of an object: what Kubernetes adds for pods must fit into a label, too.
+const MAX_NAME_LENGTH: usize = 52;
+/// Hexadecimal digits that tell shortened names apart.
+const NAME_DIGITS: usize = 8;
+
+/// A set of replicas, as it shall be.
+#[derive(Clone, Debug)]
+pub struct Workload {
+    /// Where it runs.
+    pub namespace: String,
+    /// The custom resource that it belongs to.
+    pub owner: OwnerReference,
+    /// What it serves.
+    pub set: Set,
+    /// The runtime's image.
+    pub image: String,
+    /// What its replicas get of a node.
+    pub resources: Option<ResourceRequirements>,
+    /// Labels a node must have.
+    pub node_selector: BTreeMap<String, String>,
+    /// Taints a node may have.
+    pub tolerations: Vec<Toleration>,
+    /// Bytes of weights in memory; absent, a share of the memory limit.
+    pub resident_bytes: Option<u64>,
+    /// Space for temporary files, such as 200Gi.
+    pub disk: Option<String>,
+    /// The claim of a dedicated model's own volume.
+    pub claim: Option<String>,
+    /// The number format, as the runtime spells it.
+    pub precision: Option<String>,
+    /// What routers say to these replicas.
+    pub token: String,
+    /// The namespace of the routers.
+    pub router_namespace: String,
+    /// How many, and why.
+    pub scale: Scale,
+}
+
+/// The objects of a set, in the order in which they are applied.
+#[derive(Clone, Debug)]
+pub struct Objects {
+    /// The token.
+    pub secret: Value,
+    /// Who may call.
+    pub network_policy: Value,
+    /// How many may be missing.
+    pub disruption_budget: Value,
+    /// The replicas.
+    pub deployment: Value,
+}
+
+/// The name of all objects of a set. A custom resource's name may be longer than theirs.
+pub fn object_name(owner: &str, set: &Set) -> String {
+    let kind = match set {
+        Set::Pool(_) => "pool",
+        Set::Model(_) => "model",
+    };
+    let name = format!("emulsion-{kind}-{owner}");
+    if name.len() <= MAX_NAME_LENGTH {
+        return name;
+    }
+    let digest = hex::encode(Sha256::digest(owner.as_bytes()));
+    let kept = name[..MAX_NAME_LENGTH - NAME_DIGITS - 1].trim_end_matches(['-', '.']);
+    format!("{kept}-{}", &digest[..NAME_DIGITS])
+}
+
+/// The objects of a set.
+pub fn build(workload: &Workload) -> Objects {
+    let name = object_name(&workload.owner.name, &workload.set);
+    let selector = json!({"app.kubernetes.io/name": "emulsion-runtime", "app.kubernetes.io/instance": name});
+    let mut labels = selector.clone();
+    labels[replica::PART_OF_LABEL] = json!(replica::EMULSION);
+    labels[replica::COMPONENT_LABEL] = json!(replica::REPLICA);
+    labels["app.kubernetes.io/managed-by"] = json!(MANAGER);
+    let metadata = json!({
+        "name": name,
+        "namespace": workload.namespace,
+        "labels": labels,
+        "annotations": {OWNER_ANNOTATION: workload.owner.name},
+        "ownerReferences": [workload.owner],
+    });
+    Objects {
+        secret: json!({"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "type": "Opaque", "data": {"token": ByteString(workload.token.clone().into_bytes())}}),
+        network_policy: json!({
+            "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": metadata,
+            "spec": {
+                "podSelector": {"matchLabels": selector},
+                "policyTypes": ["Ingress"],
+                "ingress": [{
+                    "from": [{
+                        "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": workload.router_namespace}},
+                        "podSelector": {"matchLabels": {replica::PART_OF_LABEL: replica::EMULSION, replica::COMPONENT_LABEL: replica::ROUTER}},
+                    }],
+                    "ports": [{"port": replica::PORT, "protocol": "TCP"}],
+                }],
+            },
+        }),
+        disruption_budget: json!({
+            "apiVersion": "policy/v1", "kind": "PodDisruptionBudget", "metadata": metadata,
+            "spec": {"maxUnavailable": 1, "selector": {"matchLabels": selector}},
+        }),
+        deployment: deployment(workload, &metadata, &selector, &labels),
+    }
+}
+
+fn deployment(workload: &Workload, metadata: &Value, selector: &Value, labels: &Value) -> Value {
+    let mut metadata = metadata.clone();
+    // A struct of numbers always has a JSON form.
+    metadata["annotations"][SCALE_ANNOTATION] = json!(serde_json::to_string(&workload.scale).unwrap_or_default());
+    let (annotation, served) = match &workload.set {
+        Set::Pool(name) => (POOL_ANNOTATION, name),
+        Set::Model(id) => (MODEL_ANNOTATION, id),
+    };
+    let mut volumes = vec![json!({"name": "tmp", "emptyDir": match &workload.disk {
+        Some(disk) => json!({"sizeLimit": disk}),
+        None => json!({}),
+    }})];
+    if let Some(claim) = &workload.claim {
+        volumes.push(json!({"name": "weights", "persistentVolumeClaim": {"claimName": claim, "readOnly": true}}));
+    }
+    json!({
+        "apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata,
+        "spec": {
+            "replicas": workload.scale.replicas,
+            "selector": {"matchLabels": selector},
+            "template": {
+                "metadata": {"labels": labels, "annotations": {annotation: served, OWNER_ANNOTATION: workload.owner.name}},
+                "spec": {
+                    "automountServiceAccountToken": false,
+                    "enableServiceLinks": false,
+                    "terminationGracePeriodSeconds": GRACE_SECONDS,
+                    "securityContext": {
+                        "runAsNonRoot": true, "runAsUser": USER, "runAsGroup": USER, "fsGroup": USER,
+                        "fsGroupChangePolicy": "OnRootMismatch", "seccompProfile": {"type": "RuntimeDefault"},
+                    },
+                    "nodeSelector": workload.node_selector,
+                    "tolerations": workload.tolerations,
+                    "topologySpreadConstraints": [{
+                        "maxSkew": 1, "topologyKey": "kubernetes.io/hostname", "whenUnsatisfiable": "ScheduleAnyway",
+                        "labelSelector": {"matchLabels": selector},
+                    }],
+                    "containers": [container(workload, metadata["name"].as_str().unwrap_or_default())],
+                    "volumes": volumes,
+                },
+            },
+        },
+    })
+}
+
+fn container(workload: &Workload, secret: &str) -> Value {
+    let mut mounts = vec![json!({"name": "tmp", "mountPath": "/tmp"})];
+    if workload.claim.is_some() {
+        mounts.push(json!({"name": "weights", "mountPath": replica::VOLUME_MODELS, "readOnly": true}));
+    }
+    let probe = |path: &str, period_seconds: u32, failure_threshold: u32| {
+        json!({
+            "httpGet": {"path": path, "port": "http"}, "periodSeconds": period_seconds, "failureThreshold": failure_threshold,
+            "timeoutSeconds": 5,
+        })
+    };
+    json!({
+        "name": "runtime",
+        "image": workload.image,
+        "args": ["serve"],
+        "env": environment(workload, secret),
+        "ports": [{"name": "http", "containerPort": replica::PORT, "protocol": "TCP"}],
+        // A device may take a while to open; until then the other probes wait.
+        "startupProbe": probe("/healthz", 1, 120),
+        "livenessProbe": probe("/healthz", 10, 3),
+        "readinessProbe": probe("/readyz", 2, 2),
+        "resources": workload.resources.clone().unwrap_or_default(),
+        "securityContext": {
+            "allowPrivilegeEscalation": false, "readOnlyRootFilesystem": true, "capabilities": {"drop": ["ALL"]},
+        },
+        // Why it ended stands in the pod's status, from where it comes into the condition.
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+        "volumeMounts": mounts,
+    })
+}
+
+fn environment(workload: &Workload, secret: &str) -> Vec<Value> {
+    let roots = match &workload.claim {
+        Some(_) => format!("{},{}", replica::IMAGE_MODELS, replica::VOLUME_MODELS),
+        None => replica::IMAGE_MODELS.to_owned(),
+    };
+    let mut environment = vec![
+        json!({"name": "EMULSION_LISTEN", "value": format!("0.0.0.0:{}", replica::PORT)}),
+        json!({"name": "EMULSION_MODEL_ROOTS", "value": roots}),
+        json!({"name": "EMULSION_REPLICA_TOKEN", "valueFrom": {"secretKeyRef": {"name": secret, "key": "token"}}}),
+        json!({"name": "EMULSION_DRAIN_SECONDS", "value": DRAIN_SECONDS.to_string()}),
+    ];
+    let mut set = |name: &str, value: Option<String>| {
+        if let Some(value) = value {
+            environment.push(json!({"name": name, "value": value}));
+        }
+    };
+    set("EMULSION_DEVICE", uses_gpu(workload.resources.as_ref()).then(|| "cuda".to_owned()));
+    set("EMULSION_DTYPE", workload.precision.clone());
+    set("EMULSION_RESIDENT_BYTES_LIMIT", workload.resident_bytes.or_else(|| share_of_memory(workload)).map(|bytes| bytes.to_string()));
+    environment
+}
+
+/// Whether replicas with these resources compute on a GPU.
+pub fn uses_gpu(resources: Option<&ResourceRequirements>) -> bool {
+    let limits = resources.and_then(|resources| resources.limits.as_ref());
+    limits.and_then(|limits| limits.get(GPU)).is_some_and(|count| count.0 != "0")
+}
+
+/// On a processor, weights share the memory with what they make: half of it is theirs. On a GPU, the runtime's own figure holds.
+fn share_of_memory(workload: &Workload) -> Option<u64> {
+    let resources = workload.resources.as_ref().filter(|resources| !uses_gpu(Some(resources)))?;
+    quantity::bytes(resources.limits.as_ref()?.get("memory")?).map(|bytes| bytes / 2)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,192 @@
+use cluster::{Needs, Space, in_namespace};
+use crds::{ModelDeployment, RuntimePool};
+use k8s_openapi::api::apps::v1::Deployment;
+use serde_json::{Value, json};
+
+use crate::{
+    installation::{Installation, condition, kill_container, lacks, plan, pool_reason, reason, replicas},
+    shapes::ready,
+};
+
+fn installed(name: &str, values: &Value, test: impl AsyncFnOnce(&Space, &Installation<'_>) -> anyhow::Result<()>) {
+    if let Some(missing) = lacks() {
+        return eprintln!("skipped: {missing}");
+    }
+    in_namespace(name, Needs::Pods, async |space| {
+        let installation = Installation::new(space, values).await?;
+        test(space, &installation).await?;
+        installation.uninstall().await
+    });
+}
+
+/// A model that has replicas of its own.
+fn dedicated(name: &str, serving: &str) -> String {
+    format!(
+        "{{apiVersion: emulsion.dev/v1alpha1, kind: ModelDeployment, metadata: {{name: {name}}}, spec: {{source: {{uri: 'file:///models/demo'}}, \
+         family: sd15, serving: {{dedicated: {{{serving}}}}}, defaults: {{width: 64, height: 64}}, limits: {{minWidth: 32, minHeight: 32}}}}}}"
+    )
+}
+
+#[test]
+fn from_apply_to_an_image_through_the_service_and_back_to_zero() {
+    installed("serving", &json!({"pools": {"default": {"idleAfter": "5s"}}}), async |space, installation| {
+        // The demo model is there, ready and without any object but itself.
+        space.wait_for::<ModelDeployment>("demo", "ready", |model| reason(model) == "Available").await?;
+        space.wait_for::<RuntimePool>("default", "asleep", |pool| pool_reason(pool) == "Asleep").await?;
+        assert_eq!(replicas(space).await?.len(), 0, "nothing runs before somebody calls");
+
+        installation.draw("demo", 4).await?;
+        let call = json!({"key": installation.key(), "model_id": "demo", "prompt": "a small green square", "num_inference_steps": 4});
+        let answer = installation.post("/api/v6/images/text2img", &call).await?;
+        assert_eq!(answer.body["status"], "success", "{answer:?}");
+        let url = answer.body["output"][0].as_str().unwrap_or_default();
+        assert!(installation.fetch(url).await?.starts_with(b"\x89PNG"), "{answer:?}");
+
+        // A model of its own: from zero to an image, and back.
+        space.apply(&dedicated("own", "idleAfter: 5s")).await?;
+        space.wait_for::<ModelDeployment>("own", "asleep", |model| reason(model) == "Asleep").await?;
+        installation.draw("own", 4).await?;
+        let asleep = |model: &ModelDeployment| {
+            let status = model.status.clone().unwrap_or_default();
+            reason(model) == "Asleep" && status.replicas == Some(0) && status.last_used.is_some()
+        };
+        space.wait_for::<ModelDeployment>("own", "asleep again, and says that it was used", asleep).await?;
+        space.wait_for::<RuntimePool>("default", "asleep again", |pool| pool_reason(pool) == "Asleep").await?;
+
+        // Without its custom resource nothing of it stays.
+        space.cluster().kubectl(["delete", "modeldeployment", "own", "--namespace", space.name()]).await?.ok()?;
+        space.wait_gone::<Deployment>("emulsion-model-own").await
+    });
+}
+
+#[test]
+fn no_accepted_request_is_lost_when_a_replica_is_killed_in_mid_image() {
+    installed("kill", &json!({"pools": {"default": {"minReplicas": 2, "maxReplicas": 2}}}), async |space, installation| {
+        if space.cluster().control().is_err() {
+            eprintln!("skipped: another's cluster has no containers for us to kill");
+            return Ok(());
+        }
+        space
+            .wait_for::<RuntimePool>("default", "running", |pool| pool.status.as_ref().and_then(|status| status.ready_replicas) == Some(2))
+            .await?;
+        let draw = async |calls: usize| {
+            for _ in 0..calls {
+                installation.draw("demo", 20).await?;
+            }
+            anyhow::Ok(())
+        };
+        let kill = async {
+            // Twice, each time while images are being made.
+            for _ in 0..2 {
+                let pod = space
+                    .retry("a replica that works", async || {
+                        for pod in replicas(space).await?.into_iter().filter(ready) {
+                            let forward = space.port_forward(&kube::ResourceExt::name_any(&pod), 8080).await?;
+                            let figures = forward.get("/metrics").await?;
+                            if figures.lines().any(|line| line.starts_with("emulsion_runtime_running") && !line.ends_with(" 0")) {
+                                return Ok(pod);
+                            }
+                        }
+                        anyhow::bail!("none works")
+                    })
+                    .await?;
+                kill_container(space, &pod).await?;
+            }
+            anyhow::Ok(())
+        };
+        tokio::try_join!(draw(6), draw(6), draw(6), kill)?;
+        let restarts: i32 = replicas(space)
+            .await?
+            .iter()
+            .flat_map(|pod| pod.status.iter().flat_map(|status| status.container_statuses.iter().flatten()))
+            .map(|container| container.restart_count)
+            .sum();
+        assert!(restarts >= 1, "replicas were killed");
+        Ok(())
+    });
+}
+
+#[test]
+fn what_is_invalid_is_refused_and_what_cannot_work_says_why_and_heals() {
+    installed("refusals", &json!({"models": {"demo": null}}), async |space, installation| {
+        let refused = async |yaml: &str| space.apply(yaml).await.err().map(|error| format!("{error:#}")).unwrap_or_default();
+        let both = refused(&dedicated("both", "minReplicas: 3, maxReplicas: 2")).await;
+        assert!(both.contains("minReplicas must not be greater than maxReplicas"), "{both}");
+        let volume = dedicated("volume", "").replace("file:///models/demo", "pvc://claim/x").replace("dedicated: {}", "pooled: {}");
+        assert!(refused(&volume).await.contains("a pvc:// source needs serving.dedicated"));
+
+        let model = |name: &str, rest: &str| {
+            format!("{{apiVersion: emulsion.dev/v1alpha1, kind: ModelDeployment, metadata: {{name: {name}}}, spec: {{{rest}}}}}")
+        };
+        let source =
+            "source: {uri: 'file:///models/demo'}, family: sd15, defaults: {width: 64, height: 64}, limits: {minWidth: 32, minHeight: 32}";
+        // A pool that is not there.
+        space.apply(&model("lost", &format!("{source}, serving: {{pooled: {{pool: late}}}}"))).await?;
+        space.wait_for::<ModelDeployment>("lost", "told that its pool is unknown", |model| reason(model) == "PoolUnknown").await?;
+        let answer = installation.post("/v1/images/generations", &json!({"model": "lost", "prompt": "x"})).await?;
+        assert!((400..500).contains(&answer.status), "{answer:?}");
+        space.apply("{apiVersion: emulsion.dev/v1alpha1, kind: RuntimePool, metadata: {name: late}, spec: {}}").await?;
+        space.wait_for::<ModelDeployment>("lost", "healed", |model| reason(model) == "Available").await?;
+
+        // Two claims on one id.
+        space.apply(&model("first", &format!("modelId: shared, {source}"))).await?;
+        space.wait_for::<ModelDeployment>("first", "ready", |model| reason(model) == "Available").await?;
+        space.apply(&model("second", &format!("modelId: shared, {source}"))).await?;
+        let second = space.wait_for::<ModelDeployment>("second", "in conflict", |model| reason(model) == "Conflict").await?;
+        assert!(condition(&second, "Ready").is_some_and(|condition| condition.message.contains("/first")), "{second:?}");
+        space.cluster().kubectl(["delete", "modeldeployment", "first", "--namespace", space.name()]).await?.ok()?;
+        space.wait_for::<ModelDeployment>("second", "healed", |model| reason(model) == "Available").await?;
+
+        // More GPUs than any node has.
+        space.apply(&dedicated("greedy", "minReplicas: 1, resources: {limits: {'nvidia.com/gpu': 64}}")).await?;
+        let greedy =
+            space.wait_for::<ModelDeployment>("greedy", "told that no node takes it", |model| reason(model) == "ReplicasFailing").await?;
+        let told = condition(&greedy, "Ready").map(|condition| condition.message.clone()).unwrap_or_default();
+        assert!(told.contains("no node takes a replica") && told.contains("nvidia.com/gpu"), "{told}");
+        space.apply(&dedicated("greedy", "minReplicas: 1")).await?;
+        space.wait_for::<ModelDeployment>("greedy", "healed", |model| reason(model) == "Available").await?;
+        installation.draw("greedy", 4).await
+    });
+}
+
+#[test]
+fn a_changed_plan_is_in_force_without_a_restart_and_external_scaling_is_obeyed() {
+    installed("plans", &json!({}), async |space, installation| {
+        let limited = |calls: u32| {
+            format!(
+                "{{apiVersion: emulsion.dev/v1alpha1, kind: TenantPlan, metadata: {{name: {}}}, spec: {{requestsPerMinute: 100, burst: 100, \
+                 parallelImages: 5, queueDepth: 10, callsPerDay: {calls}}}}}",
+                plan(space)
+            )
+        };
+        let call = json!({"model": "demo", "prompt": "a red circle", "steps": 2});
+        let status = async || anyhow::Ok(installation.post("/v1/images/generations", &call).await?.status);
+        let answered = async |expected: u16| {
+            let status = status().await?;
+            anyhow::ensure!(status == expected, "{status}");
+            Ok(())
+        };
+        assert_eq!(status().await?, 200);
+        space.apply(&limited(1)).await?;
+        space.retry("the day's only call to be used", async || answered(429).await).await?;
+        space.apply(&limited(1000)).await?;
+        space.retry("calls to be served again", async || answered(200).await).await?;
+
+        // The scale subresource decides in mode External, and the operator keeps its hands off.
+        space.apply(&dedicated("scaled", "mode: External, maxReplicas: 2, replicas: 0")).await?;
+        space.wait_for::<ModelDeployment>("scaled", "at zero", |model| reason(model) == "ScaledToZero").await?;
+        space.cluster().kubectl(["scale", "modeldeployment/scaled", "--replicas=1", "--namespace", space.name()]).await?.ok()?;
+        space.wait_for::<ModelDeployment>("scaled", "running", |model| reason(model) == "Available").await?;
+        installation.draw("scaled", 2).await?;
+        space.cluster().kubectl(["scale", "modeldeployment/scaled", "--replicas=0", "--namespace", space.name()]).await?.ok()?;
+        space.wait_for::<ModelDeployment>("scaled", "at zero again", |model| reason(model) == "ScaledToZero").await?;
+        // What somebody changes in the operator's objects is repaired.
+        space.cluster().kubectl(["scale", "deployment/emulsion-pool-default", "--replicas=3", "--namespace", space.name()]).await?.ok()?;
+        space
+            .wait_for::<Deployment>("emulsion-pool-default", "repaired", |deployment| {
+                deployment.spec.replicas.is_some_and(|replicas| replicas <= 1)
+            })
+            .await?;
+        Ok(())
+    });
+}
