@@ -213,7 +213,11 @@ fn read_model(object: &Guarded<ModelDeployment>) -> Result<Arc<Model>, String> {
         return Err(format!("{origin}: {}", joined(&violations)));
     }
     let weights = match replica::location(&deployment.spec) {
+        Ok(_) if deployment.spec.source.config.is_some() => {
+            Err("source.config is not served on a cluster yet; put the model's folder, with its configurations, in its place".to_owned())
+        }
         Ok(location) => Ok(Weights {
+            config: None,
             uri: format!("file://{}", location.path),
             path: location.path.into(),
             sha256: deployment.spec.source.sha256.clone(),
