@@ -73,7 +73,7 @@ def test_without_its_embedding_a_word_is_only_text(runtime_binary, folders, pipe
     ("tensors", "named"),
     [
         ({"<wide>": torch.zeros(2, 768)}, f"768 features; this model's text encoder has {make_pipelines.TEXT_WIDTH}"),
-        ({"clip_l": torch.zeros(2, 768), "clip_g": torch.zeros(2, 1280)}, "sdxl"),
+        ({"clip_l": torch.zeros(2, 768), "clip_g": torch.zeros(2, 1280)}, "single text encoder"),
         ({"lora.up": torch.zeros(4, 4), "lora.down": torch.zeros(4, 4)}, "2 tensors"),
     ],
     ids=["of another width", "of another family", "a LoRA"],
