@@ -164,3 +164,20 @@ async fn model_with_adapters_merged_is_a_model_of_its_own() {
     assert_eq!(refused.0, FailureReason::InvalidModel);
     assert!(refused.1.contains("made for flux"), "{refused:?}");
 }
+
+#[tokio::test]
+async fn image_that_overflows_fails_with_its_step_and_the_others_of_its_call_go_on() {
+    let house = crate::images::house().await;
+    // Each weight is finite; what they make together is not.
+    write_adapter(&house, "overflowing.safetensors", MODULE, 1e30);
+    let healthy = house.send(&plain(&house, "healthy")).await;
+    let overflowing = house.send(&adapted(&house, "overflowing", &[("overflowing.safetensors", 1.0)])).await;
+    house.gate.open();
+    let (reason, message) = overflowing.failure().await;
+    assert_eq!(reason, FailureReason::InvalidRequest);
+    assert!(message.contains("evaluation 1 of 2"), "{message}");
+    healthy.done().await;
+    assert!(house.storage.picture("overflowing").is_none());
+    house.send(&plain(&house, "alone")).await.done().await;
+    assert_eq!(house.storage.pixels("healthy"), house.storage.pixels("alone"));
+}

@@ -75,7 +75,7 @@ impl Engine for Gated {
     }
 }
 
-async fn house() -> House {
+pub(crate) async fn house() -> House {
     let gate = Gate::closed();
     let engine = Gated { engine: Diffusion::new(Device::Cpu, DType::F32), gate: Arc::clone(&gate) };
     let house = House::with_engine(engine, gate, Limits::default()).await;
