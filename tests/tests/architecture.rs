@@ -110,7 +110,9 @@ fn only_the_family_files_of_the_engine_name_a_family() {
             continue;
         }
         let text = std::fs::read_to_string(&file).unwrap().to_lowercase();
-        let line = text.lines().position(|line| line.contains("sdxl"));
+        // Tests at a file's end may say which model they mean.
+        let product = text.split("#[cfg(test)]").next().unwrap_or_default();
+        let line = product.lines().position(|line| line.contains("sdxl"));
         assert!(line.is_none(), "{}:{} says sdxl: only family/ may name a family", inside.display(), line.unwrap_or_default() + 1);
     }
 }
