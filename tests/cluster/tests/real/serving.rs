@@ -123,8 +123,15 @@ fn what_is_invalid_is_refused_and_what_cannot_work_says_why_and_heals() {
         // A pool that is not there.
         space.apply(&model("lost", &format!("{source}, serving: {{pooled: {{pool: late}}}}"))).await?;
         space.wait_for::<ModelDeployment>("lost", "told that its pool is unknown", |model| reason(model) == "PoolUnknown").await?;
-        let answer = installation.post("/v1/images/generations", &json!({"model": "lost", "prompt": "x"})).await?;
-        assert!((400..500).contains(&answer.status), "{answer:?}");
+        space
+            .retry("the router to tell what the model lacks", async || {
+                let answer = installation.post("/v1/images/generations", &json!({"model": "lost", "prompt": "x"})).await?;
+                // Until its watch has seen the model, it knows none of that name.
+                let told = answer.body["error"]["message"].as_str().is_some_and(|message| message.contains("the RuntimePool late"));
+                anyhow::ensure!(answer.status == 503 && told, "{answer:?}");
+                Ok(())
+            })
+            .await?;
         space.apply("{apiVersion: emulsion.dev/v1alpha1, kind: RuntimePool, metadata: {name: late}, spec: {}}").await?;
         space.wait_for::<ModelDeployment>("lost", "healed", |model| reason(model) == "Available").await?;
 
