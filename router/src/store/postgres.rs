@@ -27,6 +27,8 @@ const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 const STATEMENT_TIMEOUT: &str = "10s";
 /// How long the server keeps the locks of a transaction whose router fell silent.
 const IDLE_TRANSACTION_TIMEOUT: &str = "10s";
+/// Held by the router that takes up what others left; any number that nothing else in this database uses.
+const TAKE_UP_LOCK: i64 = 0x656d_756c_7369_6f6e;
 /// What the server's own views call a router's connections.
 const APPLICATION_NAME: &str = "emulsion-router";
 
@@ -200,7 +202,14 @@ impl Store for PostgresStore {
     async fn take_up(&self, router: Uuid, silence: Duration, limit: u32) -> Result<Vec<Entry>, StoreError> {
         let silence_ms = i64::try_from(silence.as_millis()).unwrap_or(i64::MAX);
         let mut transaction = self.pool.begin().await?;
-        // Rows that another router is just taking are skipped, not waited for.
+        // One router looks at a time. With a lock on rows alone, a second one could take what the first had just taken: the row it then
+        // reads is new, but whether its router is silent was asked of the old one.
+        let is_alone: bool =
+            sqlx::query_scalar("select pg_try_advisory_xact_lock($1)").bind(TAKE_UP_LOCK).fetch_one(&mut *transaction).await?;
+        if !is_alone {
+            return Ok(Vec::new());
+        }
+        // Rows that are just being finished are skipped, not waited for.
         let rows = sqlx::query(sql(format!(
             "with left_behind as (
                  select g.id from generations g left join routers r on r.id = g.router
