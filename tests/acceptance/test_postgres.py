@@ -1,5 +1,7 @@
 """Several routers keep one journal in PostgreSQL: what one accepted another finishes, and a server that restarts loses nothing."""
 
+import pathlib
+
 import pytest
 
 import postgres
@@ -49,6 +51,8 @@ def test_what_a_killed_router_accepted_its_neighbour_finishes(database, routers)
     first, second = routers
     key = first.key(tenant=TENANT)
     started, replica = start_long_work(first, key)
+    environment = pathlib.Path(f"/proc/{replica}/environ").read_bytes()
+    assert environment and database.url.encode() not in environment, "a replica holds no secrets"
     first.kill()
     eventually("the dead router's replica is gone", lambda: not processes.is_running(replica), 15)
 

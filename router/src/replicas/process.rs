@@ -13,6 +13,8 @@ use tokio::time::timeout;
 use super::bounded_lines::next_line;
 use super::{ChildSettings, Endpoint, ReplicaError};
 
+/// What the router's environment may hold and no replica may: replicas parse weights that strangers made.
+const SECRET_VARIABLES: [&str; 2] = ["EMULSION_DATABASE_URL", "EMULSION_INSTALLATION_TOKEN"];
 /// From the start of the process until it must have said where it listens.
 const LISTEN_DEADLINE: Duration = Duration::from_secs(60);
 /// How long a process may take to end by itself before it is killed.
@@ -34,7 +36,11 @@ impl Process {
         model_roots: &[PathBuf],
         name: &str,
     ) -> Result<Self, ReplicaError> {
-        let mut child = Command::new(program)
+        let mut command = Command::new(program);
+        for variable in SECRET_VARIABLES {
+            command.env_remove(variable);
+        }
+        let mut child = command
             .args(arguments(model_roots, safety_checker.as_deref()))
             .env(TOKEN_VARIABLE, token)
             .stdin(Stdio::piped())
