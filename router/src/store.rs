@@ -16,6 +16,7 @@ use uuid::Uuid;
 use crate::generation::{Mode, StartReport};
 
 pub mod postgres;
+mod quota;
 pub mod sqlite;
 
 #[cfg(test)]
@@ -107,6 +108,28 @@ pub struct Entry {
     pub fence: i64,
     /// How often the entry was taken up from a router that had stopped.
     pub takeovers: u32,
+}
+
+impl Entry {
+    /// What was just admitted: nothing has been done for it.
+    fn admitted(admission: &Admission, plan: String, public_id: i32, accepted_at_ms: i64) -> Self {
+        Self {
+            id: admission.id,
+            public_id,
+            tenant: admission.tenant,
+            plan,
+            request: admission.request.clone(),
+            mode: admission.mode,
+            dialect: admission.dialect.to_owned(),
+            track_id: admission.track_id.clone(),
+            accepted_at_ms,
+            finished_at_ms: None,
+            outcome: None,
+            start: StartReport::default(),
+            fence: 0,
+            takeovers: 0,
+        }
+    }
 }
 
 /// What a tenant used in the windows that run now, reservations included.

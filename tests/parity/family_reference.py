@@ -75,25 +75,9 @@ def run_with(pipeline, case, seed, sent, latents):
     if case.task == IMAGE_TO_IMAGE:
         # This pipeline takes the image's own size.
         said.pop("width", None), said.pop("height", None)
-    steps = []
-
-    def keep(_pipeline, _step, _timestep, tensors):
-        steps.append(tensors["latents"].numpy().copy())
-        return tensors
-
-    with reference.recorded_draws() as drawn, torch.no_grad():
-        image = pipeline(
-            prompt=case.prompt,
-            num_images_per_prompt=case.samples,
-            num_inference_steps=case.num_inference_steps,
-            generator=torch.Generator().manual_seed(seed),
-            callback_on_step_end=keep,
-            output_type="np",
-            **said,
-        ).images
-    drawn = [numpy.repeat(draw, case.samples // draw.shape[0], axis=0) for draw in drawn]
-    first = {"latents_init": drawn.pop(0)} if case.task == TEXT_TO_IMAGE else {}
-    return reference.Images(first | {f"noise.{at}": draw for at, draw in enumerate(drawn)}, numpy.stack(steps), image)
+    drawn, steps, image = reference.call(pipeline, case, seed, prompt=case.prompt, **said)
+    first = {"latents_init": numpy.repeat(drawn[0], case.samples // drawn[0].shape[0], axis=0)} if case.task == TEXT_TO_IMAGE else {}
+    return reference.Images(first | reference.for_each_image(drawn[len(first) :], case), steps, image)
 
 
 def pictures(pipeline, case, sent):

@@ -3,7 +3,6 @@
 import json
 
 import diffusers
-import numpy
 import torch
 from diffusers.models.autoencoders import vae
 from diffusers.pipelines.flux import pipeline_flux, pipeline_flux_img2img, pipeline_flux_inpaint
@@ -60,32 +59,15 @@ def run(loaded, case: FlowCase, seed: int, sent=None) -> reference.Images:
         said["image"] = sent.image
     if case.task == INPAINT:
         said["mask_image"] = sent.mask
-    steps = []
 
-    def keep(_pipeline, _step, _timestep, tensors):
-        latents = tensors["latents"]
-        if latents.ndim == 3:
-            latents = pipeline._unpack_latents(latents, case.height, case.width, pipeline.vae_scale_factor)
-        steps.append(latents.numpy().copy())
-        return tensors
+    def unpacked(latents):
+        return latents if latents.ndim == 4 else pipeline._unpack_latents(latents, case.height, case.width, pipeline.vae_scale_factor)
 
-    with reference.recorded_draws() as drawn, torch.no_grad():
-        images = pipeline(
-            num_images_per_prompt=case.samples,
-            num_inference_steps=case.num_inference_steps,
-            generator=torch.Generator().manual_seed(seed),
-            callback_on_step_end=keep,
-            output_type="np",
-            **said,
-        ).images
+    drawn, steps, images = reference.call(pipeline, case, seed, unpacked, **said)
     if case.task == INPAINT and case.pipeline.startswith("sd3"):
         # Of all pipelines this one alone forgets the autoencoder's shift when it decodes; here the picture is that of its last latents.
         last = torch.from_numpy(steps[-1]) / pipeline.vae.config.scaling_factor + pipeline.vae.config.shift_factor
         with torch.no_grad():
             images = pipeline.image_processor.postprocess(pipeline.vae.decode(last).sample, output_type="np")
-    if sent is None:
-        draws = {"latents_init": drawn[0]}
-    else:
-        # A picture's latents are drawn once for all images there, once for each image here.
-        draws = {f"noise.{at}": numpy.repeat(draw, case.samples // draw.shape[0], axis=0) for at, draw in enumerate(drawn)}
-    return reference.Images(draws, numpy.stack(steps), images)
+    draws = {"latents_init": drawn[0]} if sent is None else reference.for_each_image(drawn, case)
+    return reference.Images(draws, steps, images)

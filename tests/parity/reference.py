@@ -69,6 +69,32 @@ def recorded_draws():
             module.randn_tensor = randn_tensor
 
 
+def call(pipeline, case, seed: int, latents_of=lambda latents: latents, **said):
+    """What the pipeline draws, the latents after each step as arrays, and its images. `latents_of` brings a pipeline's own form of
+    latents into the usual one."""
+    steps = []
+
+    def keep(_pipeline, _step, _timestep, tensors):
+        steps.append(latents_of(tensors["latents"]).numpy().copy())
+        return tensors
+
+    with recorded_draws() as drawn, torch.no_grad():
+        images = pipeline(
+            num_images_per_prompt=case.samples,
+            num_inference_steps=case.num_inference_steps,
+            generator=torch.Generator().manual_seed(seed),
+            callback_on_step_end=keep,
+            output_type="np",
+            **said,
+        ).images
+    return drawn, numpy.stack(steps), images
+
+
+def for_each_image(drawn, case) -> dict:
+    """A picture's latents are drawn once for all images there, once for each image here."""
+    return {f"noise.{at}": numpy.repeat(draw, case.samples // draw.shape[0], axis=0) for at, draw in enumerate(drawn)}
+
+
 def load(folder: pathlib.Path):
     """The pipeline of `folder` in f32, whatever its files are stored in."""
     pipeline = diffusers.StableDiffusionPipeline.from_pretrained(
@@ -91,22 +117,8 @@ def run(pipeline, case: Case, seed: int, embeddings: dict | None = None) -> Imag
             said["prompt"] = case.prompt
         else:
             said = {key: value for key, value in said.items() if key not in {"negative_prompt", "clip_skip"}} | embeddings
-        steps = []
-
-        def keep(_pipeline, _step, _timestep, tensors):
-            steps.append(tensors["latents"].numpy().copy())
-            return tensors
-
-        with recorded_draws() as drawn, torch.no_grad():
-            image = pipeline(
-                num_images_per_prompt=case.samples,
-                num_inference_steps=case.num_inference_steps,
-                generator=torch.Generator().manual_seed(seed),
-                callback_on_step_end=keep,
-                output_type="np",
-                **said,
-            ).images
+        drawn, steps, image = call(pipeline, case, seed, **said)
     finally:
         pipeline.scheduler = folders_own
     draws = {"latents_init": drawn[0]} | {f"noise.{number}": noise for number, noise in enumerate(drawn[1:])}
-    return Images(draws, numpy.stack(steps), image)
+    return Images(draws, steps, image)

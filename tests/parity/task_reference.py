@@ -4,7 +4,6 @@ import dataclasses
 
 import numpy
 import PIL.Image
-import torch
 from diffusers import StableDiffusionImg2ImgPipeline, StableDiffusionInpaintPipeline
 from diffusers.models.autoencoders import vae
 from diffusers.pipelines.stable_diffusion import pipeline_stable_diffusion_img2img, pipeline_stable_diffusion_inpaint
@@ -67,23 +66,6 @@ def run(loaded, case: TaskCase, sent: Pictures, seed: int) -> reference.Images:
         said |= {"image": pipeline.image_processor.resize(sent.image, height, width)}
     # The runtime's rule of when there are tiles; how they are cut is the autoencoder's own.
     pipeline.vae.use_tiling = max(width, height) > LONGEST_WHOLE_SIDE
-    steps = []
-
-    def keep(_pipeline, _step, _timestep, tensors):
-        steps.append(tensors["latents"].numpy().copy())
-        return tensors
-
-    with reference.recorded_draws() as drawn, torch.no_grad():
-        image = pipeline(
-            prompt=case.prompt,
-            num_images_per_prompt=case.samples,
-            num_inference_steps=case.num_inference_steps,
-            generator=torch.Generator().manual_seed(seed),
-            callback_on_step_end=keep,
-            output_type="np",
-            **said,
-        ).images
+    drawn, steps, image = reference.call(pipeline, case, seed, prompt=case.prompt, **said)
     pipeline.vae.use_tiling = False
-    # A picture's latents are drawn once for all images there, once for each image here.
-    draws = {f"noise.{at}": numpy.repeat(draw, case.samples // draw.shape[0], axis=0) for at, draw in enumerate(drawn)}
-    return reference.Images(draws, numpy.stack(steps), image)
+    return reference.Images(reference.for_each_image(drawn, case), steps, image)

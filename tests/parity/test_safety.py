@@ -39,11 +39,6 @@ def skin():
 
 def grain():
     generator = numpy.random.default_rng(3)
-    return PIL.Image.fromarray(generator.integers(96, 160, (200, 300, 3), numpy.uint8))
-
-
-def grain():
-    generator = numpy.random.default_rng(3)
     return PIL.Image.fromarray(generator.integers(96, 160, (300, 200, 3), numpy.uint8))
 
 

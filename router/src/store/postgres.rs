@@ -15,6 +15,7 @@ use sqlx::postgres::{PgConnectOptions, PgConnection, PgPoolOptions, PgRow};
 use sqlx::{PgPool, Row};
 use uuid::Uuid;
 
+use super::quota::Windows;
 use super::{Admission, AdmitError, Allowance, Caller, Entry, KeyHash, Outcome, Store, StoreError, Usage};
 use super::{from_json, random_public_id, to_json};
 use crate::generation::{Mode, StartReport};
@@ -260,14 +261,6 @@ async fn lock_tenant(connection: &mut PgConnection, tenant: Uuid) -> Result<Stri
     plan.ok_or_else(|| StoreError::Corrupt(format!("no tenant {tenant}")))
 }
 
-/// The quota windows that run now, and how long they still run.
-struct Windows {
-    day: String,
-    month: String,
-    day_left: Duration,
-    month_left: Duration,
-}
-
 async fn current_windows(connection: &mut PgConnection) -> Result<Windows, StoreError> {
     let row = sqlx::query(
         "select to_char(utc, 'YYYY-MM-DD') as day, to_char(utc, 'YYYY-MM') as month,
@@ -291,25 +284,18 @@ async fn check_queue(connection: &mut PgConnection, admission: &Admission) -> Re
         .fetch_one(connection)
         .await
         .map_err(StoreError::from)?;
-    let depth = admission.allowance.queue_depth;
-    if unfinished >= i64::from(depth) { Err(AdmitError::QueueFull { depth }) } else { Ok(()) }
+    admission.allowance.check_queue(unfinished)
 }
 
 async fn check_quota(connection: &mut PgConnection, tenant: Uuid, allowance: &Allowance, windows: &Windows) -> Result<(), AdmitError> {
-    for (limit, period, window, retry_after) in [
-        (allowance.calls_per_day, &windows.day, "day", windows.day_left),
-        (allowance.calls_per_month, &windows.month, "month", windows.month_left),
-    ] {
-        let Some(calls) = limit else { continue };
+    for limit in windows.limits(allowance) {
         let used: Option<i64> = sqlx::query_scalar("select calls from usage where tenant = $1 and period = $2")
             .bind(tenant)
-            .bind(period)
+            .bind(limit.period)
             .fetch_optional(&mut *connection)
             .await
             .map_err(StoreError::from)?;
-        if u64::try_from(used.unwrap_or(0)).unwrap_or(0) >= calls {
-            return Err(AdmitError::QuotaUsed { calls, window, retry_after });
-        }
+        limit.check(used)?;
     }
     Ok(())
 }
@@ -334,22 +320,7 @@ async fn insert_entry(connection: &mut PgConnection, admission: &Admission, plan
     .bind(&windows.month)
     .fetch_one(connection)
     .await?;
-    Ok(Entry {
-        id: admission.id,
-        public_id: row.try_get("public_id")?,
-        tenant: admission.tenant,
-        plan,
-        request: admission.request.clone(),
-        mode: admission.mode,
-        dialect: admission.dialect.to_owned(),
-        track_id: admission.track_id.clone(),
-        accepted_at_ms: row.try_get("accepted_at_ms")?,
-        finished_at_ms: None,
-        outcome: None,
-        start: StartReport::default(),
-        fence: 0,
-        takeovers: 0,
-    })
+    Ok(Entry::admitted(admission, plan, row.try_get("public_id")?, row.try_get("accepted_at_ms")?))
 }
 
 async fn add_calls(connection: &mut PgConnection, tenant: Uuid, period: &str, calls: i64) -> Result<(), StoreError> {

@@ -10,6 +10,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, Sq
 use sqlx::{Row, SqlitePool};
 use uuid::Uuid;
 
+use super::quota::Windows;
 use super::{Admission, AdmitError, Allowance, Caller, Entry, KeyHash, Outcome, Store, StoreError, Usage};
 use super::{from_json, random_public_id, to_json};
 use crate::generation::{Mode, StartReport};
@@ -207,14 +208,6 @@ impl Store for SqliteStore {
     }
 }
 
-/// The quota windows that run now, and how long they still run.
-struct Windows {
-    day: String,
-    month: String,
-    day_left: Duration,
-    month_left: Duration,
-}
-
 async fn current_windows(connection: &mut SqliteConnection) -> Result<Windows, StoreError> {
     let row = sqlx::query(
         "select strftime('%Y-%m-%d', 'now') as day, strftime('%Y-%m', 'now') as month,
@@ -237,25 +230,18 @@ async fn check_queue(connection: &mut SqliteConnection, admission: &Admission) -
         .fetch_one(connection)
         .await
         .map_err(StoreError::from)?;
-    let depth = admission.allowance.queue_depth;
-    if unfinished >= i64::from(depth) { Err(AdmitError::QueueFull { depth }) } else { Ok(()) }
+    admission.allowance.check_queue(unfinished)
 }
 
 async fn check_quota(connection: &mut SqliteConnection, tenant: Uuid, allowance: &Allowance, windows: &Windows) -> Result<(), AdmitError> {
-    for (limit, period, window, retry_after) in [
-        (allowance.calls_per_day, &windows.day, "day", windows.day_left),
-        (allowance.calls_per_month, &windows.month, "month", windows.month_left),
-    ] {
-        let Some(calls) = limit else { continue };
+    for limit in windows.limits(allowance) {
         let used: Option<i64> = sqlx::query_scalar("select calls from usage where tenant = ? and period = ?")
             .bind(tenant.as_bytes().as_slice())
-            .bind(period)
+            .bind(limit.period)
             .fetch_optional(&mut *connection)
             .await
             .map_err(StoreError::from)?;
-        if u64::try_from(used.unwrap_or(0)).unwrap_or(0) >= calls {
-            return Err(AdmitError::QuotaUsed { calls, window, retry_after });
-        }
+        limit.check(used)?;
     }
     Ok(())
 }
@@ -285,22 +271,7 @@ async fn insert_entry(connection: &mut SqliteConnection, admission: &Admission, 
     .bind(&windows.month)
     .fetch_one(connection)
     .await?;
-    Ok(Entry {
-        id: admission.id,
-        public_id,
-        tenant: admission.tenant,
-        plan: tenant.try_get("plan")?,
-        request: admission.request.clone(),
-        mode: admission.mode,
-        dialect: admission.dialect.to_owned(),
-        track_id: admission.track_id.clone(),
-        accepted_at_ms,
-        finished_at_ms: None,
-        outcome: None,
-        start: StartReport::default(),
-        fence: 0,
-        takeovers: 0,
-    })
+    Ok(Entry::admitted(admission, tenant.try_get("plan")?, public_id, accepted_at_ms))
 }
 
 async fn add_calls(connection: &mut SqliteConnection, tenant: &[u8], period: &str, calls: i64) -> Result<(), StoreError> {

@@ -1,5 +1,5 @@
-//! Resampling, bit for bit as Pillow's `Image.resize`: weights in fixed point, one pass a direction, bytes between. Rows come first always;
-//! Pillow 13 takes columns first for some shapes that shrink in height, which changes bytes by one.
+//! Resampling, bit for bit as Pillow's `Image.resize`: weights in fixed point, one pass a direction, bytes between, in
+//! the order that Pillow 13 chooses.
 
 use std::f64::consts::PI;
 

@@ -2,6 +2,7 @@
 package driver
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -32,31 +33,22 @@ Besides the commands below, this binary is each of the cluster's own parts, and 
 }
 
 func upCommand(name *string) *cobra.Command {
-	var nodes int
-	command := &cobra.Command{
-		Use:   "up",
-		Short: "bring the cluster up and print the path of its kubeconfig",
-		Args:  cobra.NoArgs,
-		RunE: func(command *cobra.Command, _ []string) error {
-			made, err := newRun(*name)
-			if err != nil {
-				return err
-			}
-			if err := checkNodes(nodes); err != nil {
-				return err
-			}
-			return made.up(command.Context(), nodes)
-		},
-	}
-	command.Flags().IntVar(&nodes, "nodes", 2, "how many nodes")
-	return command
+	return bringUpCommand("up", "bring the cluster up and print the path of its kubeconfig", name, func(ctx context.Context, made run, nodes int) error {
+		return made.up(ctx, nodes)
+	})
 }
 
 func superviseCommand(name *string) *cobra.Command {
+	short := "bring the cluster up, print its state as one line of JSON, and keep it for as long as standard input is open"
+	return bringUpCommand("supervise", short, name, supervise)
+}
+
+// bringUpCommand is a command that makes a run of so many nodes.
+func bringUpCommand(use, short string, name *string, bringUp func(context.Context, run, int) error) *cobra.Command {
 	var nodes int
 	command := &cobra.Command{
-		Use:   "supervise",
-		Short: "bring the cluster up, print its state as one line of JSON, and keep it for as long as standard input is open",
+		Use:   use,
+		Short: short,
 		Args:  cobra.NoArgs,
 		RunE: func(command *cobra.Command, _ []string) error {
 			made, err := newRun(*name)
@@ -66,7 +58,7 @@ func superviseCommand(name *string) *cobra.Command {
 			if err := checkNodes(nodes); err != nil {
 				return err
 			}
-			return supervise(command.Context(), made, nodes)
+			return bringUp(command.Context(), made, nodes)
 		},
 	}
 	command.Flags().IntVar(&nodes, "nodes", 2, "how many nodes")
