@@ -32,7 +32,7 @@ pub enum ClusterError {
 /// Runs until SIGTERM or SIGINT.
 pub async fn serve(options: Serve) -> Result<(), ClusterError> {
     let stop = StopSignals::listen()?;
-    let kept = Kept::open(&options.storage).await?;
+    let kept = Kept::open(&options.storage, &options.s3).await?;
     let client = client().await?;
     let namespaces = ClusterNamespaces { own: options.namespace, watched: options.watch_namespace };
     let catalog = ClusterCatalog::open(client.clone(), namespaces.clone()).await?;

@@ -12,6 +12,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::accounts::ApiKey;
 use crate::inputs::AddressRules;
+use crate::s3::S3Options;
 use crate::store::postgres::DatabaseUrl;
 use crate::{check, cluster, local};
 
@@ -49,6 +50,8 @@ pub struct Local {
     #[command(flatten)]
     pub folders: Folders,
     #[command(flatten)]
+    pub s3: S3Options,
+    #[command(flatten)]
     pub calls: Calls,
     /// How long a replica may be without work before it ends; absent, each pool and model says so itself.
     #[arg(long, env = "EMULSION_REPLICA_IDLE_AFTER", value_parser = duration)]
@@ -76,6 +79,8 @@ pub struct Serve {
     pub internal_listen: SocketAddr,
     #[command(flatten)]
     pub storage: Storage,
+    #[command(flatten)]
+    pub s3: S3Options,
     /// Namespace of the installation: its RuntimePools are there.
     #[arg(long, env = "EMULSION_NAMESPACE")]
     pub namespace: String,

@@ -188,7 +188,10 @@ impl Dispatcher {
     }
 
     async fn attempt(&self, tracked: &Tracked, facts: &Facts, lease: Lease) -> Verdict {
-        let dispatch = self.dispatch(tracked, &facts.sources);
+        let dispatch = match self.dispatch(tracked, &facts.sources).await {
+            Ok(dispatch) => dispatch,
+            Err(reason) => return Verdict::Retry { reason },
+        };
         let end = attempt(&self.client, &lease.endpoint, &dispatch, |event| self.note(tracked, event)).await;
         match end {
             AttemptEnd::Done if self.all_stored(&tracked.entry).await => {
@@ -254,24 +257,32 @@ impl Dispatcher {
         Ok(Facts { sources, set, waiting })
     }
 
-    fn dispatch(&self, tracked: &Tracked, sources: &Sources) -> Dispatch {
+    async fn dispatch(&self, tracked: &Tracked, sources: &Sources) -> Result<Dispatch, String> {
         let entry = &tracked.entry;
         let expires = SystemTime::now() + WORK_DEADLINE + UPLOAD_ALLOWANCE;
         let base = &self.settings.store_base;
         let format = entry.request.output_format;
-        let target = |image| OutputTarget { put_url: self.outputs.signed_put_url(base, entry.id, image, format, expires) };
-        let input = |sha256: &String| InputSource { sha256: sha256.clone(), get_url: self.inputs.signed_get_url(base, sha256, expires) };
-        Dispatch {
+        let mut outputs = Vec::new();
+        for image in 0..entry.request.samples {
+            let put_url = self.outputs.signed_put_url(base, entry.id, image, format, expires).await.map_err(|error| error.to_string())?;
+            outputs.push(OutputTarget { put_url });
+        }
+        let mut inputs = Vec::new();
+        for sha256 in [&entry.request.image, &entry.request.mask_image].into_iter().flatten() {
+            let get_url = self.inputs.signed_get_url(base, sha256, expires).await.map_err(|error| error.to_string())?;
+            inputs.push(InputSource { sha256: sha256.clone(), get_url });
+        }
+        Ok(Dispatch {
             id: entry.id,
             model: sources.model.clone(),
-            inputs: [&entry.request.image, &entry.request.mask_image].into_iter().flatten().map(input).collect(),
+            inputs,
             adapters: sources.adapters.clone(),
-            outputs: (0..entry.request.samples).map(target).collect(),
+            outputs,
             deadline_ms: milliseconds(WORK_DEADLINE),
             partial_images: tracked.partial_images,
             metadata: vec![("Software".to_owned(), "Emulsion".to_owned())],
             request: entry.request.clone(),
-        }
+        })
     }
 
     fn held_too_long(&self) -> Outcome {

@@ -2,7 +2,6 @@
 //! [`Service`]. It decides nothing about requests; what it serves stands in one table ([`endpoints`]) that the OpenAPI document is
 //! made of too.
 
-use std::sync::Arc;
 use std::time::Instant;
 
 use axum::Router;
@@ -13,8 +12,6 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodFilter, MethodRouter, on};
 
 use crate::dialect::{Dialect, not_supported};
-use crate::inputs::{self, FolderInputs};
-use crate::outputs::{self, FolderStore};
 use crate::service::Service;
 
 mod call;
@@ -31,22 +28,16 @@ mod tests;
 use endpoints::{Operation, endpoints};
 use response::respond;
 
-/// Everything that is served.
-pub fn router(service: Service, outputs: Arc<FolderStore>, inputs: Arc<FolderInputs>) -> Router {
+/// Everything that is served; `stores` are the routes of outputs and inputs.
+pub fn router(service: Service, stores: Router) -> Router {
     let mut router = Router::new();
     for endpoint in endpoints() {
-        // The stores of outputs and inputs bring their own routes.
+        // The stores bring their own routes.
         if !matches!(endpoint.operation, Operation::Output | Operation::Input) {
             router = router.route(&endpoint.path, methods(endpoint.methods, endpoint.operation));
         }
     }
-    router
-        .fallback(nothing_here)
-        .with_state(service)
-        .merge(outputs::routes(outputs))
-        .merge(inputs::routes(inputs))
-        .method_not_allowed_fallback(wrong_method)
-        .layer(from_fn(log_call))
+    router.fallback(nothing_here).with_state(service).merge(stores).method_not_allowed_fallback(wrong_method).layer(from_fn(log_call))
 }
 
 fn methods(methods: &'static [Method], operation: Operation) -> MethodRouter<Service> {

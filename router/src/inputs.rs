@@ -14,12 +14,17 @@ use std::time::{Duration, SystemTime};
 use async_trait::async_trait;
 use bytes::Bytes;
 
+use crate::s3::S3Error;
+
 mod address;
+#[cfg(test)]
+mod contract;
 mod fetch;
 mod folder;
 mod intake;
 pub(crate) mod picture;
 mod routes;
+mod s3;
 mod source;
 
 pub use address::AddressRules;
@@ -28,6 +33,7 @@ pub use folder::FolderInputs;
 pub use intake::{Intake, Taken};
 pub use picture::Size;
 pub use routes::{INPUT_ROUTE, routes};
+pub use s3::S3Inputs;
 pub use source::{Picture, PictureSource};
 
 /// Bytes of one picture as it comes in.
@@ -44,6 +50,8 @@ pub enum InputError {
     Write(#[source] std::io::Error),
     #[error("the store of inputs holds {limit_bytes} bytes already")]
     Full { limit_bytes: u64 },
+    #[error(transparent)]
+    S3(#[from] S3Error),
 }
 
 /// Keeps pictures by their sha256, in hex.
@@ -51,8 +59,9 @@ pub enum InputError {
 pub trait InputStore: Send + Sync + Debug {
     /// Keeps the bytes and returns their sha256. Durable when it returns: a crash right after loses nothing.
     async fn put(&self, bytes: Bytes) -> Result<String, InputError>;
-    /// A URL on `base` (the address that replicas reach, without a trailing slash) good for reading until `expires`.
-    fn signed_get_url(&self, base: &str, sha256: &str, expires: SystemTime) -> String;
-    /// Removes what is not `needed` and was neither put nor needed for `retention`. Returns how many inputs that were.
+    /// A URL on `base` (the address that replicas reach, without a trailing slash) good for reading until `expires`. A store that replicas
+    /// reach without the router has no use for `base`.
+    async fn signed_get_url(&self, base: &str, sha256: &str, expires: SystemTime) -> Result<String, InputError>;
+    /// Removes what is not `needed` and was not put for `retention`. Returns how many inputs that were.
     async fn sweep(&self, needed: &HashSet<String>, retention: Duration) -> Result<usize, InputError>;
 }

@@ -46,7 +46,7 @@ pub async fn serve(options: Local) -> Result<(), LocalError> {
     if let Some(path) = options.safety_checker.as_deref().filter(|path| !path.is_file()) {
         return Err(LocalError::NoSafetyChecker { path: path.display().to_string() });
     }
-    let kept = Kept::open(&options.folders.storage).await?;
+    let kept = Kept::open(&options.folders.storage, &options.s3).await?;
     let catalog = Arc::new(FolderCatalog::open(&options.folders.manifests)?);
     let listener = listen(options.listen, "--listen").await?;
     let address = reachable(listener.local_addr().map_err(ServeError::Serve)?);

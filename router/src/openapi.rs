@@ -138,7 +138,8 @@ fn output(operation: OperationBuilder, method: &Method) -> OperationBuilder {
         let file = ObjectBuilder::new().schema_type(Type::String).content_media_type(format.media_type()).build();
         response.content(format.media_type(), Content::new(Some(RefOr::T(Schema::Object(file)))))
     });
-    operation.response("200", image).response("404", plain("No such image, or not yet."))
+    let elsewhere = ResponseBuilder::new().description("The image lies in a bucket: `Location` is good for reading it now.");
+    operation.response("200", image).response("307", elsewhere).response("404", plain("No such image, or not yet."))
 }
 
 fn tag(operation: Operation) -> &'static str {

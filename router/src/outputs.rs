@@ -4,6 +4,7 @@
 //! ```text
 //! router ─ signed_put_url ─► replica ─ PUT once ─► store ◄─ GET public_path ─ caller
 //! ```
+//! A folder is served by the router itself; from a bucket, callers are sent on to S3 with a URL that was signed for the moment.
 
 use std::fmt::Debug;
 use std::time::SystemTime;
@@ -14,14 +15,22 @@ use runtime_api::OutputFormat;
 use uuid::Uuid;
 
 mod content;
+#[cfg(test)]
+mod contract;
 mod folder;
+mod redirect;
 mod routes;
+mod s3;
 mod secret;
 mod signing;
 
 pub use folder::FolderStore;
+pub use redirect::routes as redirect_routes;
 pub use routes::{OUTPUT_ROUTE, routes};
-pub use secret::{Secret, SecretError};
+pub use s3::S3Outputs;
+pub use secret::Secret;
+
+use crate::s3::S3Error;
 
 /// The largest image a replica may store: four times an uncompressed 2048×2048 RGB picture would fit; anything larger is no image of ours.
 pub const OUTPUT_LIMIT_BYTES: usize = 48 * 1024 * 1024;
@@ -41,6 +50,8 @@ pub enum OutputError {
     OtherFormat { format: OutputFormat },
     #[error("the output is larger than {OUTPUT_LIMIT_BYTES} bytes")]
     TooLarge,
+    #[error(transparent)]
+    S3(#[from] S3Error),
 }
 
 /// Keeps images by (generation, index of the image within it, format). The same three always name the same object, whichever dispatch writes
@@ -50,9 +61,20 @@ pub trait OutputStore: Send + Sync + Debug {
     /// The path callers GET, below the public address: `/outputs/….png`, `.jpg` or `.webp`. Unguessable, and the same for every dispatch.
     fn public_path(&self, generation: Uuid, image: u32, format: OutputFormat) -> String;
     /// A URL on `base` (the address that replicas reach, without a trailing slash) good for one PUT until `expires`. A second PUT to the
-    /// same object is refused with 412, so that a replica that was given up cannot overwrite.
-    fn signed_put_url(&self, base: &str, generation: Uuid, image: u32, format: OutputFormat, expires: SystemTime) -> String;
+    /// same object is refused with 412, so that a replica that was given up cannot overwrite. The PUT must say `If-None-Match: *` and the
+    /// format's `Content-Type`. A store that replicas reach without the router has no use for `base`.
+    async fn signed_put_url(
+        &self,
+        base: &str,
+        generation: Uuid,
+        image: u32,
+        format: OutputFormat,
+        expires: SystemTime,
+    ) -> Result<String, OutputError>;
     /// The image, or `None` while it is not there.
     async fn read(&self, generation: Uuid, image: u32, format: OutputFormat) -> Result<Option<Bytes>, OutputError>;
+    /// Whether the image is there, and no larger than any image of ours.
     async fn exists(&self, generation: Uuid, image: u32, format: OutputFormat) -> Result<bool, OutputError>;
+    /// Removes the image; one that is not there is removed already.
+    async fn remove(&self, generation: Uuid, image: u32, format: OutputFormat) -> Result<(), OutputError>;
 }

@@ -27,6 +27,7 @@ use crate::validation;
 pub(crate) mod generations;
 mod pictures;
 mod plan;
+mod retention;
 mod takeover;
 #[cfg(test)]
 mod tests;

@@ -15,10 +15,12 @@ use crate::catalog::Catalog;
 use crate::command::{Calls, Inputs, Storage};
 use crate::dispatch::{DispatchSettings, Dispatcher};
 use crate::edge;
-use crate::inputs::{Fetcher, FolderInputs, InputError, InputStore};
+use crate::inputs::Fetcher;
 use crate::metrics::Metrics;
-use crate::outputs::{FolderStore, OutputError, OutputStore, Secret, SecretError};
+use crate::outputs::Secret;
+use crate::picture_stores::{PictureStoreError, PictureStores};
 use crate::replicas::Replicas;
+use crate::s3::S3Options;
 use crate::service::{Service, Settings};
 use crate::store::postgres::PostgresStore;
 use crate::store::sqlite::SqliteStore;
@@ -34,11 +36,7 @@ pub enum ServeError {
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error(transparent)]
-    Outputs(#[from] OutputError),
-    #[error(transparent)]
-    Inputs(#[from] InputError),
-    #[error(transparent)]
-    Secret(#[from] SecretError),
+    Pictures(#[from] PictureStoreError),
     #[error("{address} cannot be listened on: {source}; {option} names another address")]
     Listen { address: SocketAddr, source: io::Error, option: &'static str },
     #[error("serving failed: {0}")]
@@ -51,18 +49,15 @@ pub enum ServeError {
 #[derive(Clone, Debug)]
 pub(crate) struct Kept {
     pub(crate) store: Arc<dyn Store>,
-    outputs: Arc<FolderStore>,
-    inputs: Arc<FolderInputs>,
+    pictures: PictureStores,
 }
 
 impl Kept {
-    pub(crate) async fn open(storage: &Storage) -> Result<Self, ServeError> {
+    pub(crate) async fn open(storage: &Storage, s3: &S3Options) -> Result<Self, ServeError> {
         let store = open_store(storage).await?;
-        let data_dir = &storage.data_dir;
-        let secret = Secret::load_or_create(&data_dir.join("output-secret"))?;
-        let outputs = Arc::new(FolderStore::open(&data_dir.join("outputs"), secret.clone())?);
-        let inputs = Arc::new(FolderInputs::open(&data_dir.join("inputs"), secret)?);
-        Ok(Self { store, outputs, inputs })
+        let secret = Secret::from_bytes(store.shared_secret().await?);
+        let pictures = PictureStores::open(&storage.data_dir, s3, secret).await?;
+        Ok(Self { store, pictures })
     }
 }
 
@@ -105,8 +100,8 @@ impl House {
         let dispatcher = Dispatcher::new(
             DispatchSettings { hold_deadline: calls.hold_deadline, store_base },
             Arc::clone(&kept.store),
-            Arc::clone(&kept.outputs) as Arc<dyn OutputStore>,
-            Arc::clone(&kept.inputs) as Arc<dyn InputStore>,
+            Arc::clone(&kept.pictures.outputs),
+            Arc::clone(&kept.pictures.inputs),
             Arc::clone(&replicas),
             catalog,
             metrics,
@@ -129,8 +124,9 @@ impl House {
         let Self { service, kept, replicas, drain, input_retention } = self;
         tokio::spawn(service.clone().keep_alive());
         tokio::spawn(service.clone().keep_inputs(input_retention));
+        tokio::spawn(service.clone().keep_retention());
         let (close, closing) = oneshot::channel::<()>();
-        let app = edge::router(service.clone(), kept.outputs, kept.inputs);
+        let app = edge::router(service.clone(), kept.pictures.routes);
         let server = axum::serve(listener, app).with_graceful_shutdown(async move {
             // A sender that is gone closes as well.
             let _ = closing.await;

@@ -171,8 +171,22 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// Hands over at most `limit` unfinished entries of routers without a heartbeat for `silence`, oldest first, each under a new fence.
     async fn take_up(&self, router: Uuid, silence: Duration, limit: u32) -> Result<Vec<Entry>, StoreError>;
     async fn usage(&self, tenant: Uuid) -> Result<Usage, StoreError>;
-    /// The inputs that unfinished requests name, by sha256: those of every router.
-    async fn needed_inputs(&self) -> Result<HashSet<String>, StoreError>;
+    /// The inputs, by sha256, of requests that are unfinished or ended less than `retention` ago: those of every router.
+    async fn needed_inputs(&self, retention: Duration) -> Result<HashSet<String>, StoreError>;
+    /// At most `limit` requests of tenants of `plan` that ended `retention` ago or earlier, oldest first.
+    async fn expired(&self, plan: &str, retention: Duration, limit: u32) -> Result<Vec<Entry>, StoreError>;
+    /// Removes a request that has ended: its id is unknown from now on. What it was billed for stays billed.
+    async fn forget(&self, id: Uuid) -> Result<(), StoreError>;
+    /// A secret that all routers of this store share, made when it is first asked for.
+    async fn shared_secret(&self) -> Result<[u8; 32], StoreError>;
+}
+
+fn milliseconds(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}
+
+fn read_secret(bytes: &[u8]) -> Result<[u8; 32], StoreError> {
+    bytes.try_into().map_err(|_| StoreError::Corrupt(format!("a secret of {} bytes", bytes.len())))
 }
 
 /// Where a tenant's public ids begin.

@@ -16,7 +16,7 @@ export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$repository/target}
 export EMULSION_ROUTER=${EMULSION_ROUTER:-$CARGO_TARGET_DIR/debug/emulsion-router}
 if [[ ! -x $EMULSION_ROUTER || ! -x $(dirname "$EMULSION_ROUTER")/emulsion-runtime ]]; then
     echo "acceptance: building the binaries, which are not at $EMULSION_ROUTER and beside it" >&2
-    (cd "$repository" && cargo build --package router --package runtime)
+    (cd "$repository" && cargo build --package router --package runtime --bins --examples)
 fi
 
 # A proxy of the caller's must not stand between a test and its own machine.

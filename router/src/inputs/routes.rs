@@ -83,14 +83,14 @@ mod tests {
         };
         let (name, other) = (inputs.put(Bytes::from_static(b"abc")).await.unwrap(), inputs.put(Bytes::from_static(b"def")).await.unwrap());
         let soon = SystemTime::now() + Duration::from_secs(60);
-        let signed = inputs.signed_get_url("", &name, soon);
+        let signed = inputs.signed_get_url("", &name, soon).await.unwrap();
         assert_eq!(get(&signed).await, (200, Bytes::from_static(b"abc")));
         let (path, query) = signed.split_once('?').unwrap();
-        let expired = inputs.signed_get_url("", &name, SystemTime::UNIX_EPOCH);
+        let expired = inputs.signed_get_url("", &name, SystemTime::UNIX_EPOCH).await.unwrap();
         for refused in [path.to_owned(), expired, format!("/inputs/{other}?{query}"), format!("{signed}0"), format!("/inputs/..?{query}")] {
             assert_eq!(get(&refused).await.0, 403, "{refused}");
         }
-        assert_eq!(get(&inputs.signed_get_url("", &"0".repeat(64), soon)).await.0, 404);
-        assert_eq!(get(&inputs.signed_get_url("", "../../secret", soon)).await.0, 404, "a bad name is the name of nothing");
+        assert_eq!(get(&inputs.signed_get_url("", &"0".repeat(64), soon).await.unwrap()).await.0, 404);
+        assert_eq!(get(&inputs.signed_get_url("", "../../secret", soon).await.unwrap()).await.0, 404, "a bad name is the name of nothing");
     }
 }

@@ -103,9 +103,16 @@ impl OutputStore for FolderStore {
         format!("/outputs/{}", self.name(generation, image, format).file_name())
     }
 
-    fn signed_put_url(&self, base: &str, generation: Uuid, image: u32, format: OutputFormat, expires: SystemTime) -> String {
+    async fn signed_put_url(
+        &self,
+        base: &str,
+        generation: Uuid,
+        image: u32,
+        format: OutputFormat,
+        expires: SystemTime,
+    ) -> Result<String, OutputError> {
         let name = self.name(generation, image, format);
-        format!("{}/outputs/{}?{}", base.trim_end_matches('/'), name.file_name(), put_query(&self.secret, &name, expires))
+        Ok(format!("{}/outputs/{}?{}", base.trim_end_matches('/'), name.file_name(), put_query(&self.secret, &name, expires)))
     }
 
     async fn read(&self, generation: Uuid, image: u32, format: OutputFormat) -> Result<Option<Bytes>, OutputError> {
@@ -114,5 +121,12 @@ impl OutputStore for FolderStore {
 
     async fn exists(&self, generation: Uuid, image: u32, format: OutputFormat) -> Result<bool, OutputError> {
         tokio::fs::try_exists(self.path(&self.name(generation, image, format))).await.map_err(OutputError::Read)
+    }
+
+    async fn remove(&self, generation: Uuid, image: u32, format: OutputFormat) -> Result<(), OutputError> {
+        match tokio::fs::remove_file(self.path(&self.name(generation, image, format))).await {
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(OutputError::Write(error)),
+            _ => Ok(()),
+        }
     }
 }

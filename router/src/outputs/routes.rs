@@ -88,7 +88,7 @@ async fn put_output(
     }
 }
 
-fn not_there() -> Response {
+pub(super) fn not_there() -> Response {
     // Never cached: the caller may ask again in a second, when it is there.
     (StatusCode::NOT_FOUND, [(CACHE_CONTROL, "no-store")], "no such image, or not yet\n").into_response()
 }
@@ -97,12 +97,12 @@ fn answer(status: StatusCode, message: &'static str) -> Response {
     (status, [(CACHE_CONTROL, "no-store")], format!("{message}\n")).into_response()
 }
 
-fn failed(error: &OutputError) -> Response {
+pub(super) fn failed(error: &OutputError) -> Response {
     let status = match error {
         OutputError::Exists => StatusCode::PRECONDITION_FAILED,
         OutputError::OtherFormat { .. } => StatusCode::BAD_REQUEST,
         OutputError::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-        OutputError::Open { .. } | OutputError::Read(_) | OutputError::Write(_) => {
+        OutputError::Open { .. } | OutputError::Read(_) | OutputError::Write(_) | OutputError::S3(_) => {
             tracing::error!(%error, "output store failed");
             return answer(StatusCode::INTERNAL_SERVER_ERROR, "the output store failed");
         }
@@ -114,6 +114,7 @@ fn failed(error: &OutputError) -> Response {
 mod tests {
     use axum::http::Request;
     use bytes::Bytes;
+    use futures::FutureExt;
     use runtime_api::OutputFormat;
     use tower::ServiceExt;
     use uuid::Uuid;
@@ -154,7 +155,7 @@ mod tests {
         }
 
         fn put_path_as(&self, image: u32, format: OutputFormat, lifetime: Duration) -> String {
-            self.store.signed_put_url("", GENERATION, image, format, SystemTime::now() + lifetime)
+            self.store.signed_put_url("", GENERATION, image, format, SystemTime::now() + lifetime).now_or_never().unwrap().unwrap()
         }
 
         async fn send(&self, method: &str, path: &str, body: Bytes) -> (StatusCode, HeaderMap, Bytes) {
@@ -222,7 +223,7 @@ mod tests {
         let house = house();
         let signed = house.put_path(0, PUT_TIMEOUT);
         let (path, query) = signed.split_once('?').unwrap();
-        let expired = house.store.signed_put_url("", GENERATION, 0, PNG, SystemTime::UNIX_EPOCH + PUT_TIMEOUT);
+        let expired = house.store.signed_put_url("", GENERATION, 0, PNG, SystemTime::UNIX_EPOCH + PUT_TIMEOUT).await.unwrap();
         let other_image = format!("{}?{query}", house.store.public_path(GENERATION, 1, PNG));
         for refused in [path.to_owned(), expired, other_image, format!("{path}?expires=x&signature=y"), format!("{signed}0")] {
             assert_eq!(house.send("PUT", &refused, png()).await.0, StatusCode::FORBIDDEN, "{refused}");

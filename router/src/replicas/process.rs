@@ -12,9 +12,11 @@ use tokio::time::timeout;
 
 use super::bounded_lines::next_line;
 use super::{ChildSettings, Endpoint, ReplicaError};
+use crate::s3;
 
 /// What the router's environment may hold and no replica may: replicas parse weights that strangers made.
-const SECRET_VARIABLES: [&str; 2] = ["EMULSION_DATABASE_URL", "EMULSION_INSTALLATION_TOKEN"];
+const SECRET_VARIABLES: [&str; 5] =
+    ["EMULSION_DATABASE_URL", "EMULSION_INSTALLATION_TOKEN", s3::ACCESS_KEY_ID, s3::SECRET_ACCESS_KEY, s3::SESSION_TOKEN];
 /// From the start of the process until it must have said where it listens.
 const LISTEN_DEADLINE: Duration = Duration::from_secs(60);
 /// How long a process may take to end by itself before it is killed.

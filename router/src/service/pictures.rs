@@ -47,7 +47,7 @@ impl Service {
 
     /// One look.
     pub async fn sweep_inputs(&self, retention: Duration) {
-        let needed = match self.store().needed_inputs().await {
+        let needed = match self.store().needed_inputs(retention).await {
             Ok(needed) => needed,
             Err(error) => return tracing::error!("inputs that nobody needs were not looked for: {error}"),
         };

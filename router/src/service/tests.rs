@@ -39,6 +39,23 @@ async fn request_waits_until_the_first_replica_is_ready() {
 }
 
 #[tokio::test]
+async fn images_go_when_the_plan_keeps_them_no_longer_and_stay_billed() {
+    let mut house = House::build().await;
+    let caller = house.caller("acme").await;
+    let ticket = house.service.submit(&caller, submission(Mode::Detached)).await.unwrap();
+    house.call().await.complete().await;
+    let end = house.end(&caller, ticket.generation.public_id).await;
+    let is_there = async || house.service.outputs().exists(end.id, 0, end.request.output_format).await.unwrap();
+    let is_known = async || house.store.find_entry(caller.tenant, end.public_id).await.unwrap().is_some();
+    house.service.remove_expired().await;
+    assert!(is_there().await && is_known().await);
+    house.keep_outputs_for("0s");
+    house.service.remove_expired().await;
+    assert!(!is_there().await && !is_known().await);
+    assert_eq!(house.calls_and_images(caller.tenant).await, (1, 1));
+}
+
+#[tokio::test]
 async fn replica_that_dies_in_mid_image_is_replaced_and_the_request_is_billed_once() {
     let mut house = House::build().await;
     let caller = house.caller("acme").await;

@@ -51,6 +51,8 @@ contract!(
     work_of_a_living_router_stays_with_it,
     a_detached_request_stays_detached_for_its_next_router,
     inputs_are_needed_until_the_last_request_that_names_them_has_ended,
+    requests_are_kept_as_long_as_the_plan_says_and_billed_for_ever,
+    the_shared_secret_is_made_once,
 );
 
 async fn open_sqlite() -> Option<(SqliteStore, tempfile::TempDir)> {
@@ -240,12 +242,45 @@ async fn inputs_are_needed_until_the_last_request_that_names_them_has_ended(stor
         (admission.request.image, admission.request.mask_image) = (Some("ab".repeat(32)), mask);
         entries.push(store.admit(&admission).await.expect("an unlimited plan admits"));
     }
-    let needed = async || store.needed_inputs().await.expect("the store answers");
+    let needed = async || store.needed_inputs(Duration::ZERO).await.expect("the store answers");
     assert_eq!(needed().await, HashSet::from(["ab".repeat(32), "cd".repeat(32)]));
     for (entry, left) in entries.iter().rev().zip([HashSet::from(["ab".repeat(32)]), HashSet::new()]) {
         store.finish(entry.id, entry.fence, &succeeded(), &StartReport::default()).await.expect("the store answers");
         assert_eq!(needed().await, left);
     }
+    let kept = store.needed_inputs(Duration::from_secs(3600)).await.expect("the store answers");
+    assert_eq!(kept, HashSet::from(["ab".repeat(32), "cd".repeat(32)]), "for some time after the end");
+}
+
+async fn requests_are_kept_as_long_as_the_plan_says_and_billed_for_ever(store: &dyn Store) {
+    let caller = tenant(store).await;
+    let ended = [admit(store, &caller).await, admit(store, &caller).await];
+    let running = admit(store, &caller).await;
+    for entry in &ended {
+        store.finish(entry.id, entry.fence, &succeeded(), &StartReport::default()).await.expect("the store answers");
+    }
+    let expired = async |plan: &str, retention, limit| {
+        let entries = store.expired(plan, retention, limit).await.expect("the store answers");
+        entries.iter().map(|entry| entry.id).collect::<Vec<_>>()
+    };
+    assert_eq!(expired("free", Duration::from_secs(3600), 10).await, Vec::<Uuid>::new());
+    assert_eq!(expired("premium", Duration::ZERO, 10).await, Vec::<Uuid>::new());
+    assert_eq!(expired("free", Duration::ZERO, 10).await, [ended[0].id, ended[1].id]);
+    assert_eq!(expired("free", Duration::ZERO, 1).await, [ended[0].id], "the oldest first");
+    for id in [ended[0].id, running.id] {
+        store.forget(id).await.expect("the store answers");
+    }
+    assert_eq!(expired("free", Duration::ZERO, 10).await, [ended[1].id]);
+    let find = async |entry: &Entry| store.find_entry(caller.tenant, entry.public_id).await.expect("the store answers").is_some();
+    assert_eq!((find(&ended[0]).await, find(&running).await), (false, true), "what has not ended is not forgotten");
+    let usage = store.usage(caller.tenant).await.expect("the store answers");
+    assert_eq!((usage.calls_today, usage.images), (3, 4));
+}
+
+async fn the_shared_secret_is_made_once(store: &dyn Store) {
+    let secrets = futures::future::join_all((0..4).map(|_| store.shared_secret())).await;
+    let secrets: HashSet<[u8; 32]> = secrets.into_iter().map(|secret| secret.expect("the store answers")).collect();
+    assert_eq!((secrets.len(), secrets.contains(&[0; 32])), (1, false));
 }
 
 /// Several routers begin on one empty database at the same moment, and together keep what one alone would.

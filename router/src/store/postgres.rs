@@ -17,7 +17,7 @@ use uuid::Uuid;
 
 use super::quota::Windows;
 use super::{Admission, AdmitError, Allowance, Caller, Entry, KeyHash, Outcome, Store, StoreError, Usage};
-use super::{from_json, random_public_id, to_json};
+use super::{from_json, milliseconds, random_public_id, read_secret, to_json};
 use crate::generation::{Mode, StartReport};
 
 /// One router's connections; a server takes 100 by default, so several routers fit beside each other.
@@ -201,7 +201,7 @@ impl Store for PostgresStore {
     }
 
     async fn take_up(&self, router: Uuid, silence: Duration, limit: u32) -> Result<Vec<Entry>, StoreError> {
-        let silence_ms = i64::try_from(silence.as_millis()).unwrap_or(i64::MAX);
+        let silence_ms = milliseconds(silence);
         let mut transaction = self.pool.begin().await?;
         // One router looks at a time. With a lock on rows alone, a second one could take what the first had just taken: the row it then
         // reads is new, but whether its router is silent was asked of the old one.
@@ -246,11 +246,44 @@ impl Store for PostgresStore {
         Ok(Usage { calls_today: count(&row, "today")?, calls_this_month: count(&row, "month")?, images: count(&row, "images")? })
     }
 
-    async fn needed_inputs(&self) -> Result<HashSet<String>, StoreError> {
-        let inputs: Vec<String> = sqlx::query_scalar("select distinct unnest(inputs) from generations where finished_at_ms is null")
-            .fetch_all(&self.pool)
-            .await?;
+    async fn needed_inputs(&self, retention: Duration) -> Result<HashSet<String>, StoreError> {
+        let inputs: Vec<String> = sqlx::query_scalar(sql(format!(
+            "select distinct unnest(inputs) from generations where finished_at_ms is null or finished_at_ms > {NOW_MS} - $1"
+        )))
+        .bind(milliseconds(retention))
+        .fetch_all(&self.pool)
+        .await?;
         Ok(inputs.into_iter().collect())
+    }
+
+    async fn expired(&self, plan: &str, retention: Duration, limit: u32) -> Result<Vec<Entry>, StoreError> {
+        let rows = sqlx::query(sql(format!(
+            "select {ENTRY_COLUMNS} from generations g join tenants t on t.id = g.tenant
+             where t.plan = $1 and g.finished_at_ms <= {NOW_MS} - $2 order by g.finished_at_ms, g.id limit $3"
+        )))
+        .bind(plan)
+        .bind(milliseconds(retention))
+        .bind(i64::from(limit))
+        .fetch_all(&self.pool)
+        .await?;
+        rows.iter().map(read_entry).collect()
+    }
+
+    async fn forget(&self, id: Uuid) -> Result<(), StoreError> {
+        sqlx::query("delete from generations where id = $1 and finished_at_ms is not null").bind(id).execute(&self.pool).await?;
+        Ok(())
+    }
+
+    async fn shared_secret(&self) -> Result<[u8; 32], StoreError> {
+        // Updating nothing makes the statement return the row that was there.
+        let secret: Vec<u8> = sqlx::query_scalar(
+            "insert into secrets (name, value) values ('outputs', $1)
+             on conflict (name) do update set value = secrets.value returning value",
+        )
+        .bind(rand::random::<[u8; 32]>().as_slice())
+        .fetch_one(&self.pool)
+        .await?;
+        read_secret(&secret)
     }
 }
 

@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::quota::Windows;
 use super::{Admission, AdmitError, Allowance, Caller, Entry, KeyHash, Outcome, Store, StoreError, Usage};
-use super::{from_json, random_public_id, to_json};
+use super::{from_json, milliseconds, random_public_id, read_secret, to_json};
 use crate::generation::{Mode, StartReport};
 
 /// SQLite has one writer at a time; more connections only serve readers.
@@ -151,7 +151,7 @@ impl Store for SqliteStore {
     }
 
     async fn take_up(&self, router: Uuid, silence: Duration, limit: u32) -> Result<Vec<Entry>, StoreError> {
-        let silence_ms = i64::try_from(silence.as_millis()).unwrap_or(i64::MAX);
+        let silence_ms = milliseconds(silence);
         let mut transaction = self.pool.begin_with("begin immediate").await?;
         let ids: Vec<Vec<u8>> = sqlx::query_scalar(
             "select g.id from generations g left join routers r on r.id = g.router
@@ -197,14 +197,48 @@ impl Store for SqliteStore {
         Ok(Usage { calls_today: count(&row, "today")?, calls_this_month: count(&row, "month")?, images: count(&row, "images")? })
     }
 
-    async fn needed_inputs(&self) -> Result<HashSet<String>, StoreError> {
+    async fn needed_inputs(&self, retention: Duration) -> Result<HashSet<String>, StoreError> {
         let inputs: Vec<Option<String>> = sqlx::query_scalar(
-            "select request ->> '$.image' from generations where finished_at_ms is null
-             union select request ->> '$.mask_image' from generations where finished_at_ms is null",
+            "with needing as materialized (
+                 select request from generations where finished_at_ms is null or finished_at_ms > unixepoch('subsec') * 1000 - ?)
+             select request ->> '$.image' from needing union select request ->> '$.mask_image' from needing",
         )
+        .bind(milliseconds(retention))
         .fetch_all(&self.pool)
         .await?;
         Ok(inputs.into_iter().flatten().collect())
+    }
+
+    async fn expired(&self, plan: &str, retention: Duration, limit: u32) -> Result<Vec<Entry>, StoreError> {
+        let rows = sqlx::query(sqlx::AssertSqlSafe(format!(
+            "select {ENTRY_COLUMNS} from generations g join tenants t on t.id = g.tenant
+             where t.plan = ? and g.finished_at_ms <= unixepoch('subsec') * 1000 - ? order by g.finished_at_ms, g.id limit ?"
+        )))
+        .bind(plan)
+        .bind(milliseconds(retention))
+        .bind(limit)
+        .fetch_all(&self.pool)
+        .await?;
+        rows.iter().map(read_entry).collect()
+    }
+
+    async fn forget(&self, id: Uuid) -> Result<(), StoreError> {
+        sqlx::query("delete from generations where id = ? and finished_at_ms is not null")
+            .bind(id.as_bytes().as_slice())
+            .execute(&self.pool)
+            .await?;
+        Ok(())
+    }
+
+    async fn shared_secret(&self) -> Result<[u8; 32], StoreError> {
+        // Updating nothing makes the statement return the row that was there.
+        let secret: Vec<u8> = sqlx::query_scalar(
+            "insert into secrets (name, value) values ('outputs', ?) on conflict (name) do update set value = value returning value",
+        )
+        .bind(rand::random::<[u8; 32]>().as_slice())
+        .fetch_one(&self.pool)
+        .await?;
+        read_secret(&secret)
     }
 }
 

@@ -125,6 +125,7 @@ impl Stage {
         store.add_key("acme", "test", key.hash()).await.unwrap();
         let outputs = Arc::new(FolderStore::open(&folder.path().join("outputs"), Secret::from_bytes([9; 32])).unwrap());
         let inputs = Arc::new(FolderInputs::open(&folder.path().join("inputs"), Secret::from_bytes([9; 32])).unwrap());
+        let stores = crate::outputs::routes(Arc::clone(&outputs)).merge(crate::inputs::routes(Arc::clone(&inputs)));
         let mut declared = snapshot([model("demo"), model("other"), lora("ink")]);
         let plan = json!({ "requestsPerMinute": 1_000_000, "burst": 1_000_000, "parallelImages": 100, "queueDepth": 100 });
         declared.plans.insert("test".to_owned(), serde_json::from_value(plan).unwrap());
@@ -133,8 +134,8 @@ impl Stage {
         let dispatcher = Dispatcher::new(
             DispatchSettings { hold_deadline: PATIENCE, store_base: base.clone() },
             store,
-            outputs.clone(),
-            inputs.clone(),
+            outputs,
+            inputs,
             Arc::new(OneReplica(Endpoint { base_url: replica_base, token: "token".to_owned() })),
             Arc::new(Declared(watch::Sender::new(Arc::new(declared)))),
             Arc::new(Metrics::default()),
@@ -142,7 +143,7 @@ impl Stage {
         let rules = AddressRules { networks: vec!["127.0.0.1/32".parse().unwrap()], ..AddressRules::default() };
         let service = Service::new(settings, dispatcher.unwrap(), Fetcher::new(rules));
         service.announce().await.unwrap();
-        let routes = router(service, outputs, inputs);
+        let routes = router(service, stores);
         tokio::spawn(async move { axum::serve(listener, routes).await });
         let client = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build().unwrap();
         Self { base, key: key.expose().to_owned(), replica, client, _folder: folder }

@@ -153,6 +153,7 @@ pub(super) struct House {
     pub(super) service: Service,
     pub(super) store: Arc<dyn Store>,
     pub(super) replicas: Arc<FakeReplicas>,
+    catalog: Arc<FixedCatalog>,
     calls: mpsc::UnboundedReceiver<Call>,
     callers: Mutex<HashMap<String, Caller>>,
     _folder: tempfile::TempDir,
@@ -173,22 +174,25 @@ impl House {
         let (sender, calls) = mpsc::unbounded_channel();
         let base_url = serve(Router::new().route(GENERATIONS_PATH, post(take_dispatch)).with_state(sender)).await;
         let replicas = Arc::new(FakeReplicas { base_url, ready: watch::Sender::new(true), condemned: Arc::default() });
-        let plan = serde_json::json!({"requestsPerMinute": 60_000, "burst": 1000, "parallelImages": 15, "queueDepth": 100});
-        let mut catalog = snapshot([model("demo")]);
-        catalog.plans.insert("free".to_owned(), serde_json::from_value(plan).unwrap());
+        let catalog = Arc::new(FixedCatalog(watch::Sender::new(Arc::new(declared("720h")))));
         let dispatcher = Dispatcher::new(
             DispatchSettings { hold_deadline, store_base },
             Arc::clone(&store),
             outputs as Arc<dyn OutputStore>,
             inputs,
             Arc::clone(&replicas) as Arc<dyn Replicas>,
-            Arc::new(FixedCatalog(watch::Sender::new(Arc::new(catalog)))),
+            Arc::clone(&catalog) as Arc<dyn Catalog>,
             Arc::new(Metrics::default()),
         )
         .unwrap();
         let service = Service::new(Settings::default(), dispatcher, Fetcher::new(AddressRules::default()));
         service.announce().await.unwrap();
-        Self { service, store, replicas, calls, callers: Mutex::default(), _folder: folder }
+        Self { service, store, replicas, catalog, calls, callers: Mutex::default(), _folder: folder }
+    }
+
+    /// Declares the plan anew: its outputs are kept for this long.
+    pub(super) fn keep_outputs_for(&self, retention: &str) {
+        self.catalog.0.send_replace(Arc::new(declared(retention)));
     }
 
     /// The next dispatch that reaches the replica.
@@ -220,6 +224,15 @@ impl House {
         let usage = self.store.usage(tenant).await.unwrap();
         (usage.calls_today, usage.images)
     }
+}
+
+fn declared(retention: &str) -> Snapshot {
+    let plan = serde_json::json!({
+        "requestsPerMinute": 60_000, "burst": 1000, "parallelImages": 15, "queueDepth": 100, "retention": retention
+    });
+    let mut catalog = snapshot([model("demo")]);
+    catalog.plans.insert("free".to_owned(), serde_json::from_value(plan).unwrap());
+    catalog
 }
 
 pub(super) fn submission(mode: Mode) -> Submission {

@@ -1,0 +1,103 @@
+"""Routers that share a PostgreSQL and a bucket: any of them answers for what another accepted, images included."""
+
+import base64
+import pathlib
+
+import pytest
+import requests
+
+import postgres
+import processes
+from asking import RED_CIRCLE, TEXT_TO_IMAGE, assert_success
+from house import House
+from patience import eventually
+from s3 import CREDENTIALS, S3
+from test_kills import fetch_until_finished, start_long_work
+from test_postgres import TENANT, books, database  # noqa: F401 (a fixture)
+
+pytestmark = pytest.mark.skipif(postgres.programs() is None, reason="needs PostgreSQL (Debian: postgresql)")
+
+
+@pytest.fixture
+def bucket(tmp_path):
+    server = S3(tmp_path / "s3")
+    try:
+        yield server.start()
+    finally:
+        server.stop()
+
+
+@pytest.fixture
+def routers(database, bucket, tmp_path):  # noqa: F811
+    """Two routers that have nothing in common but the database and the bucket; both end with the test."""
+    made = []
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        house = House(tmp_path / name, database_url=database.url, **bucket.settings)
+        house.environment |= CREDENTIALS
+        made.append(house)
+    try:
+        yield [router.start() for router in made]
+    finally:
+        for router in made:
+            router.stop()
+
+
+def assert_no_secret_was_logged(routers):
+    for router in routers:
+        assert CREDENTIALS["AWS_SECRET_ACCESS_KEY"] not in router.log_text()
+        assert "X-Amz-Signature" not in router.log_text()
+
+
+def test_what_a_killed_router_accepted_its_neighbour_finishes_and_answers(database, bucket, routers):  # noqa: F811
+    first, second = routers
+    key = first.key(tenant=TENANT)
+    started, replica = start_long_work(first, key)
+    for secret in (database.url, CREDENTIALS["AWS_SECRET_ACCESS_KEY"]):
+        assert secret.encode() not in pathlib.Path(f"/proc/{replica}/environ").read_bytes(), "replicas hold no secrets"
+    first.kill()
+    eventually("the dead router's replica is gone", lambda: not processes.is_running(replica), 15)
+
+    answer = fetch_until_finished(second, key, started["id"])
+    assert answer["status"] == "success", answer
+    assert books(database) == (0, 4, 1), "it is billed once"
+    # The caller's links name the dead router; their paths are those that the other one answers for.
+    promised = [url.replace(first.url, second.url) for url in started["future_links"]]
+    assert answer["output"] == promised
+    assert_success(second, answer, images=4)
+    assert len(bucket.objects("outputs")) == 4
+    assert_no_secret_was_logged(routers)
+
+
+def test_images_come_from_the_bucket_through_any_router_and_through_none(bucket, routers):
+    first, second = routers
+    key = first.key(tenant=TENANT)
+    answer = first.post(TEXT_TO_IMAGE, RED_CIRCLE | {"key": key, "num_inference_steps": 2}).json()
+    assert answer["status"] == "success", answer
+    [link] = answer["output"]
+    stored = [file.read_bytes() for file in bucket.objects("outputs")]
+    for router in routers:
+        sent_on = requests.get(link.replace(first.url, router.url), allow_redirects=False, timeout=10)
+        assert sent_on.status_code == 307 and sent_on.headers["location"].startswith(bucket.url)
+        image = requests.get(sent_on.headers["location"], timeout=10)
+        assert image.headers["content-type"] == "image/png" and [image.content] == stored
+    # Without its signature nobody reads it.
+    assert requests.get(sent_on.headers["location"].split("?")[0], timeout=10).status_code == 403
+    assert not (first.data / "outputs").exists(), "no image is kept beside the router"
+    # As base64 the router itself hands it out, also the one that did not make it.
+    fetched = second.post(f"/api/v7/images/fetch/{answer['id']}", {"key": key, "base64": True}).json()
+    assert [base64.b64decode(text) for text in fetched["output"]] == stored
+    assert_no_secret_was_logged(routers)
+
+
+def test_a_bucket_that_is_away_for_a_while_costs_no_accepted_request(database, bucket, routers):  # noqa: F811
+    first, _ = routers
+    key = first.key(tenant=TENANT)
+    started, _ = start_long_work(first, key)
+    bucket.stop()
+    refused = requests.get(started["future_links"][0], timeout=120)
+    assert refused.status_code == 500
+    bucket.start()
+    answer = fetch_until_finished(first, key, started["id"])
+    assert_success(first, answer, images=4)
+    assert books(database) == (0, 4, 1)
