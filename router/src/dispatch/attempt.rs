@@ -11,8 +11,8 @@ use tokio::time::timeout;
 use super::sse::SseParser;
 use crate::replicas::Endpoint;
 
-/// Replicas send a comment every few seconds; one that says nothing for this long hangs.
-const STREAM_SILENCE: Duration = Duration::from_secs(60);
+/// Replicas send a comment every 5 seconds; one that says nothing for this long hangs, or its node is gone.
+const STREAM_SILENCE: Duration = Duration::from_secs(20);
 /// Bytes of a refusal's body that are read.
 const REFUSAL_LIMIT_BYTES: usize = 64 * 1024;
 /// To reach a replica at all.

@@ -6,7 +6,7 @@ use std::{
 };
 
 use anyhow::Context as _;
-use cluster::{Cluster, Forward, Image, Space};
+use cluster::{Cluster, Forward, Image, Needs, Space, in_namespace};
 use crds::{ModelDeployment, RuntimePool};
 use k8s_openapi::{
     api::{
@@ -41,6 +41,26 @@ pub(crate) struct Answer {
     pub(crate) body: Value,
 }
 
+/// Runs a test with an installation of its own, whose values have `values` over what all tests set.
+pub(crate) fn installed(name: &str, needs: Needs, values: &Value, test: impl AsyncFnOnce(&Space, &Installation<'_>) -> anyhow::Result<()>) {
+    if let Some(missing) = lacks() {
+        return eprintln!("skipped: {missing}");
+    }
+    in_namespace(name, needs, async |space| {
+        let installation = Installation::new(space, values).await?;
+        test(space, &installation).await?;
+        installation.uninstall().await
+    });
+}
+
+/// A model that has replicas of its own.
+pub(crate) fn dedicated(name: &str, serving: &str) -> String {
+    format!(
+        "{{apiVersion: emulsion.dev/v1alpha1, kind: ModelDeployment, metadata: {{name: {name}}}, spec: {{source: {{uri: 'file:///models/demo'}}, \
+         family: sd15, serving: {{dedicated: {{{serving}}}}}, defaults: {{width: 64, height: 64}}, limits: {{minWidth: 32, minHeight: 32}}}}}}"
+    )
+}
+
 fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().expect("the repository is there")
 }
@@ -50,7 +70,7 @@ fn chart() -> String {
 }
 
 /// What is missing for an installation, as a sentence.
-pub(crate) fn lacks() -> Option<String> {
+fn lacks() -> Option<String> {
     let missing = BINARIES.iter().find(|(variable, _)| std::env::var_os(variable).is_none())?;
     Some(format!("{} does not say where the {} is", missing.0, missing.1))
 }
@@ -203,6 +223,19 @@ async fn make_key(space: &Space, tenant: &str) -> anyhow::Result<String> {
 /// The pods of replicas.
 pub(crate) async fn replicas(space: &Space) -> anyhow::Result<Vec<Pod>> {
     space.pods("app.kubernetes.io/component=replica").await
+}
+
+/// The pods of replicas that are making images now.
+pub(crate) async fn working(space: &Space) -> anyhow::Result<Vec<Pod>> {
+    let mut working = Vec::new();
+    for pod in replicas(space).await?.into_iter().filter(ready) {
+        let forward = space.port_forward(&pod.name_any(), 8080).await?;
+        let figures = forward.get("/metrics").await?;
+        if figures.lines().any(|line| line.starts_with("emulsion_runtime_running") && !line.ends_with(" 0")) {
+            working.push(pod);
+        }
+    }
+    Ok(working)
 }
 
 /// Ends the process of a pod's container at once, as the kernel does when memory is gone.

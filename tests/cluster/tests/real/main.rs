@@ -11,6 +11,7 @@ mod devices; // GPUs that do not exist are counted and handed out
 mod eviction; // a disruption budget holds a pod
 mod helm; // install, upgrade, uninstall
 mod images; // pulls, and pulls that fail
+mod kills; // of each part of our own chart under a steady load: no accepted call is lost
 mod memory; // a container over its limit is killed
 mod metrics; // an autoscaler sees what pods use
 mod network; // partitions and slow links

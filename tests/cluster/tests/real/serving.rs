@@ -1,35 +1,14 @@
-use cluster::{Needs, Space, in_namespace};
+use anyhow::Context as _;
+use cluster::Needs;
 use crds::{ModelDeployment, RuntimePool};
 use k8s_openapi::api::apps::v1::Deployment;
-use serde_json::{Value, json};
+use serde_json::json;
 
-use crate::{
-    installation::{Installation, condition, kill_container, lacks, plan, pool_reason, reason, replicas},
-    shapes::ready,
-};
-
-fn installed(name: &str, values: &Value, test: impl AsyncFnOnce(&Space, &Installation<'_>) -> anyhow::Result<()>) {
-    if let Some(missing) = lacks() {
-        return eprintln!("skipped: {missing}");
-    }
-    in_namespace(name, Needs::Pods, async |space| {
-        let installation = Installation::new(space, values).await?;
-        test(space, &installation).await?;
-        installation.uninstall().await
-    });
-}
-
-/// A model that has replicas of its own.
-fn dedicated(name: &str, serving: &str) -> String {
-    format!(
-        "{{apiVersion: emulsion.dev/v1alpha1, kind: ModelDeployment, metadata: {{name: {name}}}, spec: {{source: {{uri: 'file:///models/demo'}}, \
-         family: sd15, serving: {{dedicated: {{{serving}}}}}, defaults: {{width: 64, height: 64}}, limits: {{minWidth: 32, minHeight: 32}}}}}}"
-    )
-}
+use crate::installation::{condition, dedicated, installed, kill_container, plan, pool_reason, reason, replicas, working};
 
 #[test]
 fn from_apply_to_an_image_through_the_service_and_back_to_zero() {
-    installed("serving", &json!({"pools": {"default": {"idleAfter": "5s"}}}), async |space, installation| {
+    installed("serving", Needs::Pods, &json!({"pools": {"default": {"idleAfter": "5s"}}}), async |space, installation| {
         // The demo model is there, ready and without any object but itself.
         space.wait_for::<ModelDeployment>("demo", "ready", |model| reason(model) == "Available").await?;
         space.wait_for::<RuntimePool>("default", "asleep", |pool| pool_reason(pool) == "Asleep").await?;
@@ -61,7 +40,7 @@ fn from_apply_to_an_image_through_the_service_and_back_to_zero() {
 
 #[test]
 fn no_accepted_request_is_lost_when_a_replica_is_killed_in_mid_image() {
-    installed("kill", &json!({"pools": {"default": {"minReplicas": 2, "maxReplicas": 2}}}), async |space, installation| {
+    installed("kill", Needs::Pods, &json!({"pools": {"default": {"minReplicas": 2, "maxReplicas": 2}}}), async |space, installation| {
         if space.cluster().control().is_err() {
             eprintln!("skipped: another's cluster has no containers for us to kill");
             return Ok(());
@@ -78,18 +57,7 @@ fn no_accepted_request_is_lost_when_a_replica_is_killed_in_mid_image() {
         let kill = async {
             // Twice, each time while images are being made.
             for _ in 0..2 {
-                let pod = space
-                    .retry("a replica that works", async || {
-                        for pod in replicas(space).await?.into_iter().filter(ready) {
-                            let forward = space.port_forward(&kube::ResourceExt::name_any(&pod), 8080).await?;
-                            let figures = forward.get("/metrics").await?;
-                            if figures.lines().any(|line| line.starts_with("emulsion_runtime_running") && !line.ends_with(" 0")) {
-                                return Ok(pod);
-                            }
-                        }
-                        anyhow::bail!("none works")
-                    })
-                    .await?;
+                let pod = space.retry("a replica that works", async || working(space).await?.pop().context("none works")).await?;
                 kill_container(space, &pod).await?;
             }
             anyhow::Ok(())
@@ -108,7 +76,7 @@ fn no_accepted_request_is_lost_when_a_replica_is_killed_in_mid_image() {
 
 #[test]
 fn what_is_invalid_is_refused_and_what_cannot_work_says_why_and_heals() {
-    installed("refusals", &json!({"models": {"demo": null}}), async |space, installation| {
+    installed("refusals", Needs::Pods, &json!({"models": {"demo": null}}), async |space, installation| {
         let refused = async |yaml: &str| space.apply(yaml).await.err().map(|error| format!("{error:#}")).unwrap_or_default();
         let both = refused(&dedicated("both", "minReplicas: 3, maxReplicas: 2")).await;
         assert!(both.contains("minReplicas must not be greater than maxReplicas"), "{both}");
@@ -158,7 +126,7 @@ fn what_is_invalid_is_refused_and_what_cannot_work_says_why_and_heals() {
 
 #[test]
 fn a_changed_plan_is_in_force_without_a_restart_and_external_scaling_is_obeyed() {
-    installed("plans", &json!({}), async |space, installation| {
+    installed("plans", Needs::Pods, &json!({}), async |space, installation| {
         let limited = |calls: u32| {
             format!(
                 "{{apiVersion: emulsion.dev/v1alpha1, kind: TenantPlan, metadata: {{name: {}}}, spec: {{requestsPerMinute: 100, burst: 100, \
