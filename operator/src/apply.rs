@@ -51,11 +51,21 @@ impl ApplyError {
 }
 
 /// Applies all objects of a set; returns the Deployment as it is then.
+///
+/// The Deployment comes first and owns the others: its end, which is one write, is the end of all, wherever an operator before stopped. The
+/// Secret comes last: no replica starts before it is known who may call it.
 pub async fn apply(client: &Client, namespace: &str, objects: &Objects) -> Result<Deployment, ApplyError> {
-    apply_one::<Secret>(client, namespace, &objects.secret).await?;
-    apply_one::<NetworkPolicy>(client, namespace, &objects.network_policy).await?;
-    apply_one::<PodDisruptionBudget>(client, namespace, &objects.disruption_budget).await?;
-    apply_one::<Deployment>(client, namespace, &objects.deployment).await
+    let deployment = apply_one::<Deployment>(client, namespace, &objects.deployment).await?;
+    let owner = deployment.controller_owner_ref(&());
+    let owned = |object: &Value| {
+        let mut object = object.clone();
+        object["metadata"]["ownerReferences"] = json!([owner]);
+        object
+    };
+    apply_one::<NetworkPolicy>(client, namespace, &owned(&objects.network_policy)).await?;
+    apply_one::<PodDisruptionBudget>(client, namespace, &owned(&objects.disruption_budget)).await?;
+    apply_one::<Secret>(client, namespace, &owned(&objects.secret)).await?;
+    Ok(deployment)
 }
 
 async fn apply_one<K>(client: &Client, namespace: &str, object: &Value) -> Result<K, ApplyError>
@@ -72,23 +82,15 @@ where
     })
 }
 
-/// Deletes all objects of a set; those that are gone already count as deleted.
+/// Deletes a set: its Deployment, with which the others go. One that is gone already counts as deleted.
 pub async fn remove(client: &Client, namespace: &str, name: &str) -> Result<(), ApplyError> {
-    remove_one::<Deployment>(client, namespace, name).await?;
-    remove_one::<PodDisruptionBudget>(client, namespace, name).await?;
-    remove_one::<NetworkPolicy>(client, namespace, name).await?;
-    remove_one::<Secret>(client, namespace, name).await
-}
-
-async fn remove_one<K>(client: &Client, namespace: &str, name: &str) -> Result<(), ApplyError>
-where
-    K: Resource<DynamicType = (), Scope = kube::core::NamespaceResourceScope> + Clone + DeserializeOwned + std::fmt::Debug,
-{
-    let api: Api<K> = Api::namespaced(client.clone(), namespace);
-    match api.delete(name, &DeleteParams::background()).await {
+    let deployments: Api<Deployment> = Api::namespaced(client.clone(), namespace);
+    match deployments.delete(name, &DeleteParams::background()).await {
         Ok(_) => Ok(()),
         Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
-        Err(source) => Err(ApplyError::Delete { kind: K::kind(&()).into_owned(), name: name.to_owned(), source: Box::new(source) }),
+        Err(source) => {
+            Err(ApplyError::Delete { kind: Deployment::kind(&()).into_owned(), name: name.to_owned(), source: Box::new(source) })
+        }
     }
 }
 

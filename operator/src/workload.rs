@@ -1,7 +1,7 @@
 //! What replicas of a pool or of a dedicated model are made of: one builder for both. Pure: it takes no client and cannot fail.
 //!
-//! A set of replicas is a Deployment, the Secret with the token that routers say to it, a NetworkPolicy that lets only routers in, and a
-//! PodDisruptionBudget; all have one name and belong to the custom resource.
+//! A set of replicas is a Deployment, which belongs to the custom resource, and what belongs to the Deployment: the Secret with the token that
+//! routers say to it, a NetworkPolicy that lets only routers in, and a PodDisruptionBudget. All have one name.
 
 use std::collections::BTreeMap;
 
@@ -68,17 +68,18 @@ pub struct Workload {
     pub scale: Scale,
 }
 
-/// The objects of a set, in the order in which they are applied.
+/// The objects of a set, in the order in which they are applied. Those after the Deployment say nothing yet of their owner: its uid is known
+/// when it is there.
 #[derive(Clone, Debug)]
 pub struct Objects {
-    /// The token.
-    pub secret: Value,
+    /// The replicas.
+    pub deployment: Value,
     /// Who may call.
     pub network_policy: Value,
     /// How many may be missing.
     pub disruption_budget: Value,
-    /// The replicas.
-    pub deployment: Value,
+    /// The token. No replica starts without it.
+    pub secret: Value,
 }
 
 /// The name of all objects of a set. A custom resource's name may be longer than theirs.
@@ -109,10 +110,9 @@ pub fn build(workload: &Workload) -> Objects {
         "namespace": workload.namespace,
         "labels": labels,
         "annotations": {OWNER_ANNOTATION: workload.owner.name},
-        "ownerReferences": [workload.owner],
     });
     Objects {
-        secret: json!({"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "type": "Opaque", "data": {"token": ByteString(workload.token.clone().into_bytes())}}),
+        deployment: deployment(workload, &metadata, &selector, &labels),
         network_policy: json!({
             "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": metadata,
             "spec": {
@@ -131,12 +131,16 @@ pub fn build(workload: &Workload) -> Objects {
             "apiVersion": "policy/v1", "kind": "PodDisruptionBudget", "metadata": metadata,
             "spec": {"maxUnavailable": 1, "selector": {"matchLabels": selector}},
         }),
-        deployment: deployment(workload, &metadata, &selector, &labels),
+        secret: json!({
+            "apiVersion": "v1", "kind": "Secret", "metadata": metadata, "type": "Opaque",
+            "data": {"token": ByteString(workload.token.clone().into_bytes())},
+        }),
     }
 }
 
 fn deployment(workload: &Workload, metadata: &Value, selector: &Value, labels: &Value) -> Value {
     let mut metadata = metadata.clone();
+    metadata["ownerReferences"] = json!([workload.owner]);
     // A struct of numbers always has a JSON form.
     metadata["annotations"][SCALE_ANNOTATION] = json!(serde_json::to_string(&workload.scale).unwrap_or_default());
     let (annotation, served) = match &workload.set {

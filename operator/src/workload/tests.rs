@@ -49,7 +49,7 @@ fn dedicated() -> Workload {
 }
 
 fn yaml(objects: &Objects) -> String {
-    let objects = [&objects.secret, &objects.network_policy, &objects.disruption_budget, &objects.deployment];
+    let objects = [&objects.deployment, &objects.network_policy, &objects.disruption_budget, &objects.secret];
     objects.map(|object| format!("---\n{}", serde_yaml::to_string(object).unwrap())).concat()
 }
 

@@ -9,6 +9,7 @@ mod api_server; // its restart: watches resume
 mod definitions; // a rule in a CRD refuses
 mod devices; // GPUs that do not exist are counted and handed out
 mod eviction; // a disruption budget holds a pod
+mod faults; // our operator, ended at each of its writes, and with lost writes and events
 mod helm; // install, upgrade, uninstall
 mod images; // pulls, and pulls that fail
 mod kills; // of each part of our own chart under a steady load: no accepted call is lost
