@@ -8,6 +8,10 @@ from transformers import CLIPTextModel, CLIPTextModelWithProjection, T5EncoderMo
 CLIP_L = dict(
     vocab_size=49408, hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12, projection_dim=768
 )
+# The text half of OpenCLIP's ViT-H without its last layer, whose states Stable Diffusion 2 does not read.
+CLIP_H = dict(
+    vocab_size=49408, hidden_size=1024, intermediate_size=4096, num_hidden_layers=23, num_attention_heads=16, projection_dim=512
+)
 CLIP_BIG_G = dict(
     vocab_size=49408, hidden_size=1280, intermediate_size=5120, num_hidden_layers=32, num_attention_heads=20, projection_dim=1280
 )
@@ -31,6 +35,29 @@ UNET_1 = dict(
     layers_per_block=2,
     cross_attention_dim=768,
     attention_head_dim=8,
+)
+UNET_2 = UNET_1 | dict(cross_attention_dim=1024, attention_head_dim=(5, 10, 20, 20), use_linear_projection=True)
+UNET_XL = dict(
+    block_out_channels=(320, 640, 1280),
+    down_block_types=(DOWN, CROSS_DOWN, CROSS_DOWN),
+    up_block_types=(CROSS_UP, CROSS_UP, UP),
+    layers_per_block=2,
+    transformer_layers_per_block=(1, 2, 10),
+    attention_head_dim=(5, 10, 20),
+    cross_attention_dim=2048,
+    use_linear_projection=True,
+    addition_embed_type="text_time",
+    addition_time_embed_dim=256,
+    projection_class_embeddings_input_dim=2816,
+)
+UNET_REFINER = UNET_XL | dict(
+    block_out_channels=(384, 768, 1536, 1536),
+    down_block_types=(DOWN, CROSS_DOWN, CROSS_DOWN, DOWN),
+    up_block_types=(UP, CROSS_UP, CROSS_UP, UP),
+    transformer_layers_per_block=4,
+    attention_head_dim=(6, 12, 24, 24),
+    cross_attention_dim=1280,
+    projection_class_embeddings_input_dim=2560,
 )
 SD3 = dict(
     sample_size=128,
@@ -64,6 +91,22 @@ FAMILIES = {
     "sd15": {
         "text_encoder": (CLIPTextModel, CLIP_L),
         "unet": (UNet2DConditionModel, UNET_1),
+        "vae": (AutoencoderKL, VAE),
+    },
+    "sd21": {
+        "text_encoder": (CLIPTextModel, CLIP_H),
+        "unet": (UNet2DConditionModel, UNET_2),
+        "vae": (AutoencoderKL, VAE),
+    },
+    "sdxl": {
+        "text_encoder": (CLIPTextModel, CLIP_L),
+        "text_encoder_2": (CLIPTextModelWithProjection, CLIP_BIG_G),
+        "unet": (UNet2DConditionModel, UNET_XL),
+        "vae": (AutoencoderKL, VAE),
+    },
+    "sdxl-refiner": {
+        "text_encoder_2": (CLIPTextModelWithProjection, CLIP_BIG_G),
+        "unet": (UNet2DConditionModel, UNET_REFINER),
         "vae": (AutoencoderKL, VAE),
     },
     **{

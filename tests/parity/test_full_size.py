@@ -11,6 +11,12 @@ from transformers import T5EncoderModel
 
 import full_size
 
+# Where these single files have an encoder of OpenCLIP.
+OPEN_CLIP = {
+    ("sd21", "text_encoder"): "cond_stage_model.model.",
+    ("sdxl", "text_encoder_2"): "conditioner.embedders.1.model.",
+    ("sdxl-refiner", "text_encoder_2"): "conditioner.embedders.0.model.",
+}
 PARTS = [(family, part) for family, parts in full_size.FAMILIES.items() for part in parts]
 
 
@@ -53,6 +59,8 @@ def converted(family, part, checkpoint, network):
         return single_file_utils.convert_flux_transformer_checkpoint_to_diffusers(checkpoint)
     if part == "transformer":
         return single_file_utils.convert_sd3_transformer_checkpoint_to_diffusers(checkpoint)
+    if (family, part) in OPEN_CLIP:
+        return single_file_utils.convert_open_clip_checkpoint(network, checkpoint, OPEN_CLIP[family, part])
     if is_flow and isinstance(network, T5EncoderModel):
         return single_file_utils.convert_sd3_t5_checkpoint_to_diffusers(checkpoint)
     if is_flow:
