@@ -6,6 +6,8 @@ import pathlib
 import pytest
 import torch
 
+import family_pipelines
+import family_reference
 import flow_pipelines
 import flow_reference
 import make_pipelines
@@ -45,6 +47,26 @@ def pipelines(folders):
     def get(name):
         if name not in loaded:
             loaded[name] = reference.load(folders[name])
+        return loaded[name]
+
+    return get
+
+
+@pytest.fixture(scope="session")
+def family_folders(folders):
+    """Those of the families with a UNet, by name; they lie beside the others, whose tokenizer they have."""
+    made = folders["base"].parent
+    return folders | {name: made / name for name in family_pipelines.make(made)}
+
+
+@pytest.fixture(scope="session")
+def family_pipeline(family_folders):
+    """diffusers' pipeline of a family with a UNet by name, each loaded once."""
+    loaded = {}
+
+    def get(name):
+        if name not in loaded:
+            loaded[name] = family_reference.load(family_folders[name])
         return loaded[name]
 
     return get

@@ -112,9 +112,10 @@ def clip(folder: pathlib.Path, part, prefix):
     return {prefix + name: tensor for name, tensor in load(folder / part).items()}
 
 
-def open_clip(folder: pathlib.Path, part, prefix):
+def open_clip(folder: pathlib.Path, part, prefix, is_whole=True):
+    """Not whole: the part is without the last layer, which published files have and no network asks for."""
     tensors = load(folder / part)
-    made = {}
+    made = {prefix + "logit_scale": torch.tensor(4.6)}
     for name, tensor in tensors.items():
         if "k_proj" in name or "v_proj" in name:
             continue
@@ -130,6 +131,10 @@ def open_clip(folder: pathlib.Path, part, prefix):
         if name == "text_projection.weight":
             name, tensor = "text_projection", tensor.T
         made[prefix + name] = tensor
+    if not is_whole:
+        layers = config(folder, part)["num_hidden_layers"]
+        last = f"{prefix}transformer.resblocks.{layers - 1}."
+        made |= {name.replace(last, f"{prefix}transformer.resblocks.{layers}."): 2 * made[name] for name in list(made) if name.startswith(last)}
     return made
 
 
@@ -261,7 +266,7 @@ def write(folder: pathlib.Path, file: pathlib.Path):
         # Stable Diffusion 2 has OpenCLIP's encoder, and heads of one size.
         is_second = isinstance(config(folder, "unet")["attention_head_dim"], list)
         if is_second and config(folder, "text_encoder")["hidden_act"] == "gelu":
-            tensors |= open_clip(folder, "text_encoder", "cond_stage_model.model.")
+            tensors |= open_clip(folder, "text_encoder", "cond_stage_model.model.", is_whole=False)
         else:
             tensors |= clip(folder, "text_encoder", "cond_stage_model.transformer.")
             # Published files have these, which no network asks for.

@@ -9,29 +9,10 @@ import safetensors.torch
 
 import adapter_files
 import comparison
-import family_pipelines
 import family_reference
 import task_reference
 from family_cases import FAMILY_CASES, HAND_OVERS, TEXT_TO_IMAGE, refiner, sd21, sdxl
 from runtime_trace import TraceFailed, trace
-
-
-@pytest.fixture(scope="module")
-def family_folders(folders):
-    made = folders["base"].parent
-    return {name: made / name for name in family_pipelines.make(made)}
-
-
-@pytest.fixture(scope="module")
-def family_pipeline(family_folders):
-    loaded = {}
-
-    def get(name):
-        if name not in loaded:
-            loaded[name] = family_reference.load(family_folders[name])
-        return loaded[name]
-
-    return get
 
 
 def expected_of(case, pipeline):

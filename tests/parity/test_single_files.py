@@ -1,5 +1,6 @@
 """A single file draws what the folder draws that it was made from, bit by bit."""
 
+import json
 import subprocess
 
 import numpy
@@ -12,19 +13,19 @@ from cases import Case
 from flow_cases import FlowCase
 from runtime_trace import TraceFailed, trace
 
-FOLDERS = ["base", "deep", "half", "inpainting"]
+FOLDERS = ["base", "deep", "half", "inpainting", "sd21", "sdxl", "sdxl-inpainting", "sdxl-refiner"]
 DRAWS = {"latents_init": numpy.random.default_rng(8).standard_normal((1, 4, 8, 16), dtype=numpy.float32)}
 
 
 @pytest.fixture(scope="session")
-def files(folders, tmp_path_factory):
+def files(family_folders, tmp_path_factory):
     """Each folder's single file by name."""
     made = tmp_path_factory.mktemp("single-files")
 
     def get(name):
         file = made / f"{name}.safetensors"
         if not file.exists():
-            single_files.write(folders[name], file)
+            single_files.write(family_folders[name], file)
         return file
 
     return get
@@ -35,15 +36,19 @@ def draw(binary, model, request, tmp_path, name, *options):
 
 
 @pytest.mark.parametrize("name", FOLDERS)
-def test_a_file_draws_what_its_folder_draws(name, runtime_binary, folders, files, tmp_path):
+def test_a_file_draws_what_its_folder_draws(name, runtime_binary, family_folders, files, tmp_path):
     request = Case("alike", num_inference_steps=3).request()
-    if name == "inpainting":
-        tensors = DRAWS | {"image": numpy.full((64, 128, 3), 0.5, numpy.float32), "mask_image": numpy.ones((64, 128), numpy.float32)}
+    # Where a picture is needed, the seed draws.
+    if "inpainting" in name:
+        tensors = {"image": numpy.full((64, 128, 3), 0.5, numpy.float32), "mask_image": numpy.ones((64, 128), numpy.float32)}
         request |= {"task": "inpaint", "image": "0" * 64, "mask_image": "1" * 64, "seed": 3}
+    elif name == "sdxl-refiner":
+        tensors = {"image": numpy.linspace(0, 1, 64 * 128 * 3, dtype=numpy.float32).reshape(64, 128, 3)}
+        request |= {"task": "image_to_image", "image": "0" * 64, "strength": 0.7, "seed": 3}
     else:
         tensors = DRAWS
-    expected = trace(runtime_binary, folders[name], request, tensors, tmp_path, "folder")
-    ours = trace(runtime_binary, files(name), request, tensors, tmp_path, "file", ["--config", folders[name]])
+    expected = trace(runtime_binary, family_folders[name], request, tensors, tmp_path, "folder")
+    ours = trace(runtime_binary, files(name), request, tensors, tmp_path, "file", ["--config", family_folders[name]])
     assert numpy.array_equal(ours["step_latents"], expected["step_latents"])
     assert numpy.array_equal(ours["image"], expected["image"])
 
@@ -79,11 +84,22 @@ def test_a_file_without_a_part_takes_it_from_the_folder_of_its_configuration(run
         draw(runtime_binary, tmp_path / "without.safetensors", request, tmp_path, "refused")
 
 
-def test_inspecting_tells_what_no_network_asks_for(runtime_binary, folders, files):
-    command = [runtime_binary, "inspect", "--model", files("base"), "--config", folders["base"]]
-    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    assert "sd15" in said and "It would load." in said
-    assert "1 tensors that no network asks for\n  cond_stage_model.transformer.text_model.embeddings.position_ids" in said
+@pytest.mark.parametrize(
+    ("name", "count", "first"),
+    [
+        ("base", 1, "cond_stage_model.transformer.text_model.embeddings.position_ids"),
+        # The last layer of the text encoder, of twelve tensors.
+        ("sd21", 13, "cond_stage_model.model.logit_scale"),
+        ("sdxl", 1, "conditioner.embedders.1.model.logit_scale"),
+        ("sdxl-refiner", 1, "conditioner.embedders.0.model.logit_scale"),
+    ],
+    ids=["sd15", "sd21", "sdxl", "sdxl-refiner"],
+)
+def test_inspecting_tells_what_no_network_asks_for(name, count, first, runtime_binary, family_folders, files):
+    command = [runtime_binary, "inspect", "--model", files(name), "--config", family_folders[name], "--json"]
+    said = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    assert said["family"] == {"base": "sd15"}.get(name, name) and said["problems"] == []
+    assert len(said["unused"]) == count and said["unused"][0] == first
 
 
 @pytest.mark.parametrize("bundled", [True, False], ids=["bundled", "transformer alone"])
