@@ -6,19 +6,21 @@ import pathlib
 import pytest
 import torch
 
+import comparison
 import family_pipelines
 import family_reference
 import flow_pipelines
 import flow_reference
 import make_pipelines
 import reference
+import single_files
+from table import FOLDER, Table
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 # These nets are too small to share: a second thread only waits for the first, badly so on a busy machine.
 TORCH_THREADS = 1
 
-# (case, worst share of the largest latent, worst image difference) of every comparison that was made
-measured: list[tuple[str, float, float]] = []
+measured = Table()
 
 
 @pytest.fixture(scope="session")
@@ -95,16 +97,47 @@ def flow_pipelines_of(flow_folders):
 
 
 @pytest.fixture(scope="session")
-def record():
-    return lambda name, latents, image: measured.append((name, latents, image))
+def family_files(family_folders, tmp_path_factory):
+    """The single file of a folder with a UNet by name, each made once."""
+    made = tmp_path_factory.mktemp("single-files")
+
+    def get(name):
+        file = made / f"{name}.safetensors"
+        if not file.exists():
+            single_files.write(family_folders[name], file)
+        return file
+
+    return get
+
+
+@pytest.fixture(scope="session")
+def flow_files(flow_folders, tmp_path_factory):
+    """The single file of a folder of flow matching by name, each made once."""
+    made = tmp_path_factory.mktemp("single-flow-files")
+
+    def get(name):
+        file = made / f"{name}.safetensors"
+        if not file.exists():
+            single_files.write_flow(flow_folders[name], file)
+        return file
+
+    return get
+
+
+@pytest.fixture(scope="session")
+def agree():
+    """Holds what our own run of a case made against its reference, and keeps the difference for the table."""
+
+    def check(case, folder, expected, ours, source=FOLDER):
+        distance = comparison.measure(expected, ours["step_latents"], ours["image"])
+        measured.add(case, folder, source, distance)
+        assert not distance.complaints(), "\n".join(distance.complaints())
+
+    return check
 
 
 def pytest_terminal_summary(terminalreporter):
-    if not measured:
-        return
-    terminalreporter.section("parity with diffusers (f32)")
-    terminalreporter.write_line(f"{'case':<44} {'latents, of 1e-4':>18} {'image, of 2/255':>18}")
-    for name, latents, image in measured:
-        terminalreporter.write_line(f"{name:<44} {latents:>18.2e} {image * 255:>14.3f}/255")
-    worst = max(latents for _, latents, _ in measured), max(image for _, _, image in measured)
-    terminalreporter.write_line(f"{'worst':<44} {worst[0]:>18.2e} {worst[1] * 255:>14.3f}/255")
+    if measured.cells:
+        terminalreporter.section("parity with diffusers (f32)")
+        for line in measured.lines():
+            terminalreporter.write_line(line)

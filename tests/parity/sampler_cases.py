@@ -83,7 +83,6 @@ def described(options):
 
 def cases():
     for sampler, variants in OPTIONS.items():
-        yield Case(f"{sampler}", sampler=sampler)
         yield Case(f"{sampler}, no guidance, two images", sampler=sampler, guidance_scale=1.0, samples=2, num_inference_steps=11)
         for options in variants:
             yield Case(f"{sampler}, {described(options)}", sampler=sampler, sampler_options=options, num_inference_steps=7)

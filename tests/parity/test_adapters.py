@@ -58,15 +58,9 @@ def make(pipeline, formats, name, path, rank=None):
     return adapter_files.make(pipeline, form, names, layers, path, zlib.crc32(name.encode()), dtype, rank)
 
 
-def compare(expected, ours, record, name):
-    distance = comparison.measure(expected, ours["step_latents"], ours["image"])
-    record(name, max(distance.latents), distance.image)
-    assert not distance.complaints(), "\n".join(distance.complaints())
-
-
 @pytest.mark.parametrize("strength", STRENGTHS)
 @pytest.mark.parametrize("form", [name for name in MERGED_FORMATS if "half" not in name])
-def test_adapters_draw_what_merged_weights_draw(form, strength, runtime_binary, folders, pipelines, record, tmp_path):
+def test_adapters_draw_what_merged_weights_draw(form, strength, runtime_binary, folders, pipelines, agree, tmp_path):
     pipeline = pipelines("base")
     modules = make(pipeline, MERGED_FORMATS, form, tmp_path / "adapter.safetensors")
     case, request = adapted(f"{form}, {strength}", [strength], [tmp_path / "adapter.safetensors"])
@@ -78,12 +72,12 @@ def test_adapters_draw_what_merged_weights_draw(form, strength, runtime_binary, 
     plain = reference.run(pipeline, case, seed=17)
     assert not numpy.allclose(plain.step_latents, expected.step_latents, atol=1e-2), "the adapter changes nothing"
     ours = trace(runtime_binary, folders["base"], request, expected.draws, tmp_path, "adapted")
-    compare(expected, ours, record, f"adapter, {case.name}")
+    agree(case, folders["base"], expected, ours)
 
 
 @pytest.mark.parametrize("strength", [1.0, 0.4])
 @pytest.mark.parametrize("form", PEFT_FORMATS)
-def test_lora_draws_what_peft_draws(form, strength, runtime_binary, folders, pipelines, record, tmp_path):
+def test_lora_draws_what_peft_draws(form, strength, runtime_binary, folders, pipelines, agree, tmp_path):
     pipeline = pipelines("base")
     make(pipeline, PEFT_FORMATS, form, tmp_path / "adapter.safetensors", PEFT_RANK)
     case, request = adapted(f"{form}, {strength}", [strength], [tmp_path / "adapter.safetensors"])
@@ -94,10 +88,10 @@ def test_lora_draws_what_peft_draws(form, strength, runtime_binary, folders, pip
     finally:
         pipeline.unload_lora_weights()
     ours = trace(runtime_binary, folders["base"], request, expected.draws, tmp_path, "adapted")
-    compare(expected, ours, record, f"peft, {case.name}")
+    agree(case, folders["base"], expected, ours)
 
 
-def test_alpha_in_a_diffusers_files_metadata_counts(runtime_binary, folders, pipelines, record, tmp_path):
+def test_alpha_in_a_diffusers_files_metadata_counts(runtime_binary, folders, pipelines, agree, tmp_path):
     pipeline = pipelines("base")
     form, names, layers = PEFT_FORMATS["diffusers with peft"]
     settings = {}
@@ -114,10 +108,10 @@ def test_alpha_in_a_diffusers_files_metadata_counts(runtime_binary, folders, pip
     finally:
         pipeline.unload_lora_weights()
     ours = trace(runtime_binary, folders["base"], request, expected.draws, tmp_path, "adapted")
-    compare(expected, ours, record, "peft, alpha in metadata")
+    agree(case, folders["base"], expected, ours)
 
 
-def test_two_loras_at_once_draw_what_peft_draws(runtime_binary, folders, pipelines, record, tmp_path):
+def test_two_loras_at_once_draw_what_peft_draws(runtime_binary, folders, pipelines, agree, tmp_path):
     pipeline = pipelines("base")
     paths = [tmp_path / "first.safetensors", tmp_path / "second.safetensors"]
     make(pipeline, PEFT_FORMATS, "kohya", paths[0], PEFT_RANK)
@@ -131,10 +125,10 @@ def test_two_loras_at_once_draw_what_peft_draws(runtime_binary, folders, pipelin
     finally:
         pipeline.unload_lora_weights()
     ours = trace(runtime_binary, folders["base"], request, expected.draws, tmp_path, "adapted")
-    compare(expected, ours, record, "peft, two at once")
+    agree(case, folders["base"], expected, ours)
 
 
-def test_adapters_of_several_formats_at_once(runtime_binary, folders, pipelines, record, tmp_path):
+def test_adapters_of_several_formats_at_once(runtime_binary, folders, pipelines, agree, tmp_path):
     pipeline = pipelines("base")
     wanted = {"lokr": 0.5, "dora": 1.0, "loha": -0.4, "kohya": 0.3}
     paths = [tmp_path / f"{name}.safetensors" for name in wanted]
@@ -146,7 +140,7 @@ def test_adapters_of_several_formats_at_once(runtime_binary, folders, pipelines,
     finally:
         undo()
     ours = trace(runtime_binary, folders["base"], request, expected.draws, tmp_path, "adapted")
-    compare(expected, ours, record, "adapter, four formats at once")
+    agree(case, folders["base"], expected, ours)
 
 
 def test_a_slightly_different_strength_does_not_agree(runtime_binary, folders, pipelines, tmp_path):

@@ -4,7 +4,10 @@ import numpy
 import pytest
 
 import comparison
+from cases import Case
+from comparison import Distance
 from reference import Images
+from table import FILE, FOLDER, Table
 
 
 @pytest.fixture
@@ -52,3 +55,16 @@ def test_swapped_height_and_width_are_an_error(expected):
 def test_a_missing_step_is_an_error(expected):
     with pytest.raises(AssertionError, match="step_latents is"):
         comparison.measure(expected, expected.step_latents[:-1], expected.image)
+
+
+def test_the_table_keeps_the_worst_of_each_cell(tmp_path):
+    (tmp_path / "model_index.json").write_text('{"scheduler": ["diffusers", "DDIMScheduler"]}')
+    table = Table()
+    table.add(Case("own sampler", pipeline="half"), tmp_path, FOLDER, Distance([1e-6, 5e-6, 2e-6], 0.5 / 255))
+    table.add(Case("the same"), tmp_path, FOLDER, Distance([3e-6], 1.5 / 255))
+    table.add(Case("from a file"), tmp_path, FILE, Distance([4e-6], 0.1 / 255))
+    table.add(Case("another", pipeline="sdxl-lcm", sampler="LCMScheduler"), tmp_path, FOLDER, Distance([7e-6], 0))
+    _, first, second, *rest = table.lines()
+    assert first.split() == ["sd15", "DDIMScheduler", "3", "5.0e-06", "4.0e-06", "1.500/255"]
+    assert second.split() == ["sdxl", "LCMScheduler", "1", "7.0e-06", "-", "0.000/255"]
+    assert "4 cases, latents 7.0e-06" in rest[0] and "1.500/255" in rest[1]

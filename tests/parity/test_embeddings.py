@@ -48,7 +48,7 @@ def pipelines_with_embeddings(folders, files):
 
 
 @pytest.mark.parametrize("case", EMBEDDING_CASES, ids=lambda case: case.name)
-def test_embeddings_take_the_place_of_their_words(case, runtime_binary, folders, files, pipelines_with_embeddings, record, tmp_path):
+def test_embeddings_take_the_place_of_their_words(case, runtime_binary, folders, files, pipelines_with_embeddings, agree, tmp_path):
     pipeline, seed = pipelines_with_embeddings(case.pipeline), zlib.crc32(case.name.encode())
     if case.prompt_syntax == "weighted":
         with weighted_prompts(pipeline, case) as embeddings:
@@ -57,9 +57,7 @@ def test_embeddings_take_the_place_of_their_words(case, runtime_binary, folders,
         expected = reference.run(pipeline, case, seed)
     request = case.request() | {"embeddings": [str(file) for file in files]}
     ours = trace(runtime_binary, folders[case.pipeline], request, expected.draws, tmp_path, "embedding")
-    distance = comparison.measure(expected, ours["step_latents"], ours["image"])
-    record(f"embedding: {case.name}", max(distance.latents), distance.image)
-    assert not distance.complaints(), "\n".join(distance.complaints())
+    agree(case, folders[case.pipeline], expected, ours)
 
 
 def test_without_its_embedding_a_word_is_only_text(runtime_binary, folders, pipelines_with_embeddings, tmp_path):

@@ -26,30 +26,24 @@ def expected_of(case, pipeline):
     return family_reference.run(pipeline, case, seed, sent), sent.tensors()
 
 
-def compare(case, expected, ours, record):
-    distance = comparison.measure(expected, ours["step_latents"], ours["image"])
-    record(case.name, max(distance.latents), distance.image)
-    assert not distance.complaints(), "\n".join(distance.complaints())
-
-
 @pytest.mark.parametrize("case", FAMILY_CASES, ids=lambda case: case.name)
-def test_the_runtime_agrees_with_diffusers(case, runtime_binary, family_folders, family_pipeline, record, tmp_path):
+def test_the_runtime_agrees_with_diffusers(case, runtime_binary, family_folders, family_pipeline, agree, tmp_path):
     expected, tensors = expected_of(case, family_pipeline(case.pipeline))
     ours = trace(runtime_binary, family_folders[case.pipeline], case.request(), expected.draws | tensors, tmp_path, "family")
-    compare(case, expected, ours, record)
+    agree(case, family_folders[case.pipeline], expected, ours)
 
 
 @pytest.mark.parametrize("pair", HAND_OVERS, ids=lambda pair: pair[1].name)
-def test_one_model_goes_on_where_another_left_off(pair, runtime_binary, family_folders, family_pipeline, record, tmp_path):
+def test_one_model_goes_on_where_another_left_off(pair, runtime_binary, family_folders, family_pipeline, agree, tmp_path):
     base, rest = pair
     left = family_reference.run(family_pipeline(base.pipeline), base, 41)
     ours = trace(runtime_binary, family_folders[base.pipeline], base.request(), left.draws, tmp_path, "base")
-    compare(base, left, ours, record)
+    agree(base, family_folders[base.pipeline], left, ours)
     expected = family_reference.run(family_pipeline(rest.pipeline), rest, 42, latents=left.step_latents[-1])
     # Our own latents, so that the whole way is compared.
     tensors = expected.draws | {"image_latents": ours["step_latents"][-1]}
     ours = trace(runtime_binary, family_folders[rest.pipeline], rest.request(), tensors, tmp_path, "rest")
-    compare(rest, expected, ours, record)
+    agree(rest, family_folders[rest.pipeline], expected, ours)
 
 
 # Of each kind of layer one, in all three networks; part and name. diffusers tells the spelling of a text encoder's names by `out_proj`.
@@ -75,7 +69,7 @@ LORA_FORMATS = {
 
 
 @pytest.mark.parametrize("form", LORA_FORMATS)
-def test_lora_on_both_text_encoders_draws_what_peft_draws(form, runtime_binary, family_folders, family_pipeline, record, tmp_path):
+def test_lora_on_both_text_encoders_draws_what_peft_draws(form, runtime_binary, family_folders, family_pipeline, agree, tmp_path):
     pipeline = family_pipeline("sdxl")
     make, name = LORA_FORMATS[form]
     random, stored = adapter_files.Random(51, rank=4), {}
@@ -95,7 +89,7 @@ def test_lora_on_both_text_encoders_draws_what_peft_draws(form, runtime_binary, 
     assert not numpy.allclose(plain.step_latents, expected.step_latents, atol=1e-2), "the adapter changes nothing"
     request = case.request() | {"adapters": [{"model": str(path), "scale": 0.7}]}
     ours = trace(runtime_binary, family_folders["sdxl"], request, expected.draws, tmp_path, "lora")
-    compare(case, expected, ours, record)
+    agree(case, family_folders["sdxl"], expected, ours)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from test_parity import file_name
 
 
 @pytest.mark.parametrize("case", FLOW_CASES, ids=lambda case: case.name)
-def test_the_runtime_agrees_with_diffusers(case, runtime_binary, flow_folders, flow_pipelines_of, record, tmp_path):
+def test_the_runtime_agrees_with_diffusers(case, runtime_binary, flow_folders, flow_pipelines_of, agree, tmp_path):
     seed = zlib.crc32(case.name.encode())
     sent = None
     if case.strength is not None:
@@ -22,9 +22,7 @@ def test_the_runtime_agrees_with_diffusers(case, runtime_binary, flow_folders, f
     expected = flow_reference.run(flow_pipelines_of(case.pipeline), case, seed, sent)
     tensors = expected.draws | ({} if sent is None else sent.tensors())
     ours = trace(runtime_binary, flow_folders[case.pipeline], case.request(), tensors, tmp_path, file_name(case))
-    distance = comparison.measure(expected, ours["step_latents"], ours["image"])
-    record(case.name, max(distance.latents), distance.image)
-    assert not distance.complaints(), "\n".join(distance.complaints())
+    agree(case, flow_folders[case.pipeline], expected, ours)
 
 
 @pytest.mark.parametrize(

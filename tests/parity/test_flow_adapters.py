@@ -75,7 +75,7 @@ def differences(pipeline, family, seed):
 
 @pytest.mark.parametrize("names", ["diffusers", "original"])
 @pytest.mark.parametrize(("pipeline", "scale"), [("sd3", 0.7), ("sd35-medium", 1.0), ("flux-dev", 0.6), ("flux-schnell", -0.5)])
-def test_lora_draws_what_diffusers_draws(pipeline, scale, names, runtime_binary, flow_folders, flow_pipelines_of, record, tmp_path):
+def test_lora_draws_what_diffusers_draws(pipeline, scale, names, runtime_binary, flow_folders, flow_pipelines_of, agree, tmp_path):
     case = FlowCase(f"lora: {pipeline}, {names} names", pipeline=pipeline, guidance_scale=3.5, num_inference_steps=3)
     seed = zlib.crc32(pipeline.encode())
     loaded = flow_pipelines_of(pipeline)
@@ -91,9 +91,7 @@ def test_lora_draws_what_diffusers_draws(pipeline, scale, names, runtime_binary,
         loaded.unload_lora_weights()
     request = case.request() | {"adapters": [{"model": str(ours_file), "scale": scale}]}
     ours = trace(runtime_binary, flow_folders[pipeline], request, expected.draws, tmp_path, file_name(case))
-    distance = comparison.measure(expected, ours["step_latents"], ours["image"])
-    record(case.name, max(distance.latents), distance.image)
-    assert not distance.complaints(), "\n".join(distance.complaints())
+    agree(case, flow_folders[pipeline], expected, ours)
     without = trace(runtime_binary, flow_folders[pipeline], case.request(), expected.draws, tmp_path, "without")
     assert comparison.measure(expected, without["step_latents"], without["image"]).complaints(), "the adapter changes nothing"
 

@@ -18,13 +18,11 @@ def file_name(case: Case):
 
 
 @pytest.mark.parametrize("case", CASES + SAMPLER_CASES + DEMO_CASES, ids=lambda case: case.name)
-def test_the_runtime_agrees_with_diffusers(case, runtime_binary, folders, pipelines, record, tmp_path):
+def test_the_runtime_agrees_with_diffusers(case, runtime_binary, folders, pipelines, agree, tmp_path):
     # A seed of its own for each case, the same in every run.
     expected = reference.run(pipelines(case.pipeline), case, seed=zlib.crc32(case.name.encode()))
     ours = trace(runtime_binary, folders[case.pipeline], case.request(), expected.draws, tmp_path, file_name(case))
-    distance = comparison.measure(expected, ours["step_latents"], ours["image"])
-    record(case.name, max(distance.latents), distance.image)
-    assert not distance.complaints(), "\n".join(distance.complaints())
+    agree(case, folders[case.pipeline], expected, ours)
 
 
 @pytest.mark.parametrize(

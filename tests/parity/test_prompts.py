@@ -17,12 +17,10 @@ def run_reference(pipeline, case):
 
 
 @pytest.mark.parametrize("case", WEIGHTED_CASES, ids=lambda case: case.name)
-def test_weighted_prompts_follow_the_written_rule(case, runtime_binary, folders, pipelines, record, tmp_path):
+def test_weighted_prompts_follow_the_written_rule(case, runtime_binary, folders, pipelines, agree, tmp_path):
     expected = run_reference(pipelines(case.pipeline), case)
     ours = trace(runtime_binary, folders[case.pipeline], case.request(), expected.draws, tmp_path, "weighted")
-    distance = comparison.measure(expected, ours["step_latents"], ours["image"])
-    record(f"weighted: {case.name}", max(distance.latents), distance.image)
-    assert not distance.complaints(), "\n".join(distance.complaints())
+    agree(case, folders[case.pipeline], expected, ours)
 
 
 @pytest.mark.parametrize(

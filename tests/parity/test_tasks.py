@@ -13,21 +13,19 @@ from sampler_cases import ENTERED_CASES
 from task_cases import INPAINT, TASK_CASES, TaskCase
 
 
-def compared(case, runtime_binary, folders, pipelines, scratch, change=None):
-    """The distance of a case; `change` is what our request says otherwise."""
+def both(case, runtime_binary, folders, pipelines, scratch, change=None):
+    """What diffusers makes of a case, and we; `change` is what our request says otherwise."""
     seed = zlib.crc32(case.name.encode())
     sent = task_reference.pictures(case, seed)
     expected = task_reference.run(pipelines(case.pipeline), case, sent, seed)
     request = dataclasses.replace(case, **(change or {})).request()
     ours = trace(runtime_binary, folders[case.pipeline], request, expected.draws | sent.tensors(), scratch, "task")
-    return comparison.measure(expected, ours["step_latents"], ours["image"])
+    return expected, ours
 
 
 @pytest.mark.parametrize("case", TASK_CASES + ENTERED_CASES, ids=lambda case: case.name)
-def test_the_runtime_agrees_with_diffusers(case, runtime_binary, folders, pipelines, record, tmp_path):
-    distance = compared(case, runtime_binary, folders, pipelines, tmp_path)
-    record(case.name, max(distance.latents), distance.image)
-    assert not distance.complaints(), "\n".join(distance.complaints())
+def test_the_runtime_agrees_with_diffusers(case, runtime_binary, folders, pipelines, agree, tmp_path):
+    agree(case, folders[case.pipeline], *both(case, runtime_binary, folders, pipelines, tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -40,7 +38,8 @@ def test_the_runtime_agrees_with_diffusers(case, runtime_binary, folders, pipeli
     ids=["prompt", "blur", "blur, 9 channels"],
 )
 def test_a_slightly_different_request_does_not_agree(case, change, runtime_binary, folders, pipelines, tmp_path):
-    assert compared(case, runtime_binary, folders, pipelines, tmp_path, change).complaints()
+    expected, ours = both(case, runtime_binary, folders, pipelines, tmp_path, change)
+    assert comparison.measure(expected, ours["step_latents"], ours["image"]).complaints()
 
 
 def test_given_latents_stand_for_the_image(runtime_binary, folders, tmp_path):
