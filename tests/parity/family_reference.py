@@ -32,6 +32,8 @@ ARGUMENTS = {
     "negative_prompt_2", "original_size", "target_size", "crops_coords_top_left", "negative_original_size", "negative_target_size",
     "negative_crops_coords_top_left", "aesthetic_score", "negative_aesthetic_score", "denoising_start", "denoising_end",
 }  # fmt: skip
+# Of these, what embeddings stand for.
+IN_EMBEDDINGS = {"prompt_2", "negative_prompt", "negative_prompt_2", "clip_skip"}
 
 
 def load(folder):
@@ -54,20 +56,25 @@ def for_task(loaded, task):
     return pipeline
 
 
-def run(loaded, case: FamilyCase, seed: int, sent=None, latents=None) -> reference.Images:
-    """Runs `case`, with the pictures that are `sent` or with latents in place of an image."""
+def run(loaded, case: FamilyCase, seed: int, sent=None, latents=None, embeddings=None) -> reference.Images:
+    """Runs `case`, with the pictures that are `sent` or with latents in place of an image. `embeddings` are arguments of the pipeline that
+    stand for all prompts."""
     folders_own = loaded.scheduler
     pipeline = for_task(loaded, case.task)
     scheduler = getattr(diffusers, case.sampler) if case.sampler else type(folders_own)
     pipeline.scheduler = scheduler.from_config(folders_own.config, **case.sampler_options)
     try:
-        return run_with(pipeline, case, seed, sent, latents)
+        return run_with(pipeline, case, seed, sent, latents, embeddings)
     finally:
         loaded.scheduler = folders_own
 
 
-def run_with(pipeline, case, seed, sent, latents):
+def run_with(pipeline, case, seed, sent, latents, embeddings):
     said = {key: value for key, value in case.request().items() if key in ARGUMENTS}
+    if embeddings is None:
+        said["prompt"] = case.prompt
+    else:
+        said = {key: value for key, value in said.items() if key not in IN_EMBEDDINGS} | embeddings
     if latents is not None:
         said["image"] = torch.from_numpy(latents)
     elif case.task != TEXT_TO_IMAGE:
@@ -75,7 +82,7 @@ def run_with(pipeline, case, seed, sent, latents):
     if case.task == IMAGE_TO_IMAGE:
         # This pipeline takes the image's own size.
         said.pop("width", None), said.pop("height", None)
-    drawn, steps, image = reference.call(pipeline, case, seed, prompt=case.prompt, **said)
+    drawn, steps, image = reference.call(pipeline, case, seed, **said)
     first = {"latents_init": numpy.repeat(drawn[0], case.samples // drawn[0].shape[0], axis=0)} if case.task == TEXT_TO_IMAGE else {}
     return reference.Images(first | reference.for_each_image(drawn[len(first) :], case), steps, image)
 

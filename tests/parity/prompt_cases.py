@@ -3,6 +3,8 @@
 import dataclasses
 
 from cases import EULER, EULER_ANCESTRAL, LONG, Case
+from family_cases import FamilyCase
+from task_cases import IMAGE_TO_IMAGE
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +41,36 @@ WEIGHTED_CASES = [
     WeightedCase("no guidance", prompt="a (red:1.3) circle BREAK b", guidance_scale=1.0),
     WeightedCase("two images, rescaled", prompt="a (red:1.3) circle", samples=2, guidance_rescale=0.5),
     WeightedCase("deep, weighted", pipeline="deep", prompt="a (large:1.3) red circle BREAK [b]", negative_prompt="(ugly)"),
+]
+
+
+@dataclasses.dataclass(frozen=True)
+class WeightedFamilyCase(FamilyCase):
+    """The same for a family of its own."""
+
+    pipeline: str = "sdxl"
+
+    def request(self):
+        return super().request() | {"prompt_syntax": "weighted"}
+
+
+def weighted_refiner(name, **said):
+    return WeightedFamilyCase(name, pipeline="sdxl-refiner", task=IMAGE_TO_IMAGE, strength=0.6, **said)
+
+
+WEIGHTED_FAMILY_CASES = [
+    WeightedFamilyCase("sd21", pipeline="sd21", prompt="a (red:1.3) circle, [soft] light", negative_prompt="(ugly)"),
+    WeightedFamilyCase("no brackets", negative_prompt="blurry"),
+    WeightedFamilyCase("brackets", prompt="a (large:1.4) red circle, [soft] light", negative_prompt="(ugly:1.2), blurry"),
+    WeightedFamilyCase("second prompts", prompt="a (red:1.3) circle", prompt_2="a [castle] on a ((hill))", negative_prompt="(ugly:1.4)", negative_prompt_2="a [horse]"),
+    WeightedFamilyCase("the second prompt is longer", prompt="a (red:1.3) circle", prompt_2="a castle BREAK (a hill:0.7) BREAK fog", negative_prompt="ugly"),
+    WeightedFamilyCase("the second prompt is shorter", prompt=COMMAS + COMMAS, prompt_2="a (castle:1.2)", negative_prompt="ugly BREAK (blurry:1.3)", negative_prompt_2="x"),
+    WeightedFamilyCase("zeros for no negative prompt", prompt="a (red:1.3) circle BREAK [b]"),
+    WeightedFamilyCase("more chunks in the negative prompt", prompt="(a circle)", negative_prompt=NO_COMMAS, sampler=EULER_ANCESTRAL),
+    WeightedFamilyCase("clip skip 1, two images", prompt="a (red:1.3) circle BREAK b", negative_prompt="(ugly)", clip_skip=1, samples=2),
+    WeightedFamilyCase("no guidance", prompt="a (red:1.3) circle BREAK b", guidance_scale=1.0),
+    weighted_refiner("refiner", prompt="a (red:1.3) circle", negative_prompt="[ugly]"),
+    weighted_refiner("refiner, two chunks, no negative prompt", prompt="a (red:1.3) circle BREAK [b]"),
 ]
 
 

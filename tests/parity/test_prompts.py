@@ -5,8 +5,11 @@ import zlib
 import pytest
 
 import comparison
+import family_reference
 import reference
-from prompt_cases import WEIGHTED_CASES, WeightedCase
+import task_reference
+from family_cases import TEXT_TO_IMAGE
+from prompt_cases import WEIGHTED_CASES, WEIGHTED_FAMILY_CASES, WeightedCase, WeightedFamilyCase
 from runtime_trace import TraceFailed, trace
 from weighted_reference import weighted_prompts
 
@@ -21,6 +24,32 @@ def test_weighted_prompts_follow_the_written_rule(case, runtime_binary, folders,
     expected = run_reference(pipelines(case.pipeline), case)
     ours = trace(runtime_binary, folders[case.pipeline], case.request(), expected.draws, tmp_path, "weighted")
     agree(case, folders[case.pipeline], expected, ours)
+
+
+def run_family_reference(pipeline, case):
+    """Also the pictures that are sent, as tensors."""
+    seed = zlib.crc32(case.name.encode())
+    sent = None if case.task == TEXT_TO_IMAGE else task_reference.pictures(case, seed)
+    # It is called through a pipeline of its own, with this one's denoiser.
+    with weighted_prompts(pipeline, case) as embeddings:
+        expected = family_reference.run(pipeline, case, seed, sent, embeddings=embeddings)
+    return expected, sent.tensors() if sent else {}
+
+
+@pytest.mark.parametrize("case", WEIGHTED_FAMILY_CASES, ids=lambda case: case.name)
+def test_weights_act_on_every_text_encoder(case, runtime_binary, family_folders, family_pipeline, agree, tmp_path):
+    expected, sent = run_family_reference(family_pipeline(case.pipeline), case)
+    ours = trace(runtime_binary, family_folders[case.pipeline], case.request(), expected.draws | sent, tmp_path, "weighted")
+    agree(case, family_folders[case.pipeline], expected, ours)
+
+
+@pytest.mark.parametrize("change", [{"prompt": "a (red:1.31) circle"}, {"prompt_2": "a (castle:1.21)"}, {"negative_prompt_2": "(ugly:1.41)"}], ids=lambda change: next(iter(change)))
+def test_slightly_different_weights_for_one_encoder_do_not_agree(change, runtime_binary, family_folders, family_pipeline, tmp_path):
+    asked = {"prompt": "a (red:1.3) circle", "prompt_2": "a (castle:1.2)", "negative_prompt": "(ugly:1.3)", "negative_prompt_2": "(ugly:1.4)"}
+    expected, _ = run_family_reference(family_pipeline("sdxl"), WeightedFamilyCase("asked", **asked))
+    other = WeightedFamilyCase("other", **asked | change).request()
+    ours = trace(runtime_binary, family_folders["sdxl"], other, expected.draws, tmp_path, "other")
+    assert comparison.measure(expected, ours["step_latents"], ours["image"]).complaints()
 
 
 @pytest.mark.parametrize(

@@ -97,17 +97,42 @@ def runs(text, tokenizer):
     return found
 
 
-def embeddings(prompt, pipeline, clip_skip):
-    """[1, 77·chunks, width]."""
-    rows = []
-    for ids, weights in divide(prompt, pipeline.tokenizer):
-        hidden = pipeline.text_encoder(torch.tensor([ids]), output_hidden_states=True).hidden_states
-        states = pipeline.text_encoder.text_model.final_layer_norm(hidden[-1 - clip_skip])[0].numpy().astype(numpy.float64)
+def encoded(prompt, tokenizer, encoder, read):
+    """[1, 77·chunks, width], where `read` makes a chunk's states of its hidden ones; and what the encoder says first of the first chunk."""
+    rows, firsts = [], []
+    for ids, weights in divide(prompt, tokenizer):
+        output = encoder(torch.tensor([ids]), output_hidden_states=True)
+        firsts.append(output[0])
+        states = read(output.hidden_states)[0].numpy().astype(numpy.float64)
         if any(weight != 1 for weight in weights):
             weighted = states * numpy.array(weights)[:, None]
             states = weighted * (states.mean() / weighted.mean())
         rows.append(torch.from_numpy(states.astype(numpy.float32)))
-    return torch.cat(rows)[None]
+    return torch.cat(rows)[None], firsts[0]
+
+
+def of_one_encoder(prompt, pipeline, clip_skip):
+    """[1, 77·chunks, width]."""
+    norm = pipeline.text_encoder.text_model.final_layer_norm
+    return encoded(prompt, pipeline.tokenizer, pipeline.text_encoder, lambda hidden: norm(hidden[-1 - clip_skip]))[0]
+
+
+def of_two_encoders(prompt, prompt_2, pipeline, clip_skip):
+    """[1, 77·chunks, both widths], where the shorter prompt's chunks are followed by empty ones; and the second one's pooled text."""
+
+    def read(hidden):
+        return hidden[-2 - clip_skip]
+
+    both = [(prompt, pipeline.tokenizer, pipeline.text_encoder), (prompt_2 or prompt, pipeline.tokenizer_2, pipeline.text_encoder_2)]
+    # The refiner has the second one alone, which reads the first prompt.
+    both = [both[0], both[1]] if pipeline.text_encoder is not None else [(prompt, *both[1][1:])]
+    made = [encoded(text, tokenizer, encoder, read) for text, tokenizer, encoder in both]
+    longest = max(states.shape[1] for states, _ in made)
+    for at, (_, tokenizer, encoder) in enumerate(both):
+        states, pooled = made[at]
+        empty, _ = encoded("", tokenizer, encoder, read)
+        made[at] = torch.cat([states, *[empty] * ((longest - states.shape[1]) // empty.shape[1])], dim=1), pooled
+    return torch.cat([states for states, _ in made], dim=2), made[-1][1]
 
 
 @contextlib.contextmanager
@@ -116,9 +141,13 @@ def one_call_for_each(pipeline, negative, positive):
     for each, with the embeddings as they are: no padding, which would change the image."""
     forward = pipeline.unet.forward
 
-    def call(sample, timestep, encoder_hidden_states, **options):
-        halves = zip(sample.chunk(2), [negative, positive])
-        return (torch.cat([forward(half, timestep, context.expand(len(half), -1, -1), **options)[0] for half, context in halves]),)
+    def call(sample, timestep, encoder_hidden_states, added_cond_kwargs=None, **options):
+        made = []
+        for at, context in enumerate([negative, positive]):
+            half = sample.chunk(2)[at]
+            added = added_cond_kwargs and {name: value.chunk(2)[at] for name, value in added_cond_kwargs.items()}
+            made.append(forward(half, timestep, context.expand(len(half), -1, -1), added_cond_kwargs=added, **options)[0])
+        return (torch.cat(made),)
 
     pipeline.unet.forward = call
     try:
@@ -131,13 +160,24 @@ def one_call_for_each(pipeline, negative, positive):
 def weighted_prompts(pipeline, case):
     """diffusers as it is, but for its encoding of prompts. Yields what takes the prompts' place among the pipeline's arguments."""
     guided = (7.5 if case.guidance_scale is None else case.guidance_scale) > 1
+    pooled = {}
+    # As in diffusers clip_skip is the prompt's alone.
     with torch.no_grad():
-        positive = embeddings(case.prompt, pipeline, case.clip_skip or 0)
-        # As in diffusers clip_skip is the prompt's alone.
-        negative = embeddings(case.negative_prompt or "", pipeline, 0) if guided else None
-    if negative is None or positive.shape == negative.shape:
-        yield {"prompt_embeds": positive, "negative_prompt_embeds": negative}
+        if hasattr(pipeline, "text_encoder_2"):
+            positive, pooled["pooled_prompt_embeds"] = of_two_encoders(case.prompt, case.prompt_2, pipeline, case.clip_skip or 0)
+            if case.negative_prompt is None and pipeline.config.force_zeros_for_empty_prompt:
+                negative, of_negative = torch.zeros(1, ROOM + 2, positive.shape[2]), torch.zeros_like(pooled["pooled_prompt_embeds"])
+            else:
+                negative, of_negative = of_two_encoders(case.negative_prompt or "", case.negative_prompt_2, pipeline, 0)
+            pooled["negative_pooled_prompt_embeds"] = of_negative
+        else:
+            positive, negative = of_one_encoder(case.prompt, pipeline, case.clip_skip or 0), of_one_encoder(case.negative_prompt or "", pipeline, 0)
+    if not guided:
+        yield {"prompt_embeds": positive, "pooled_prompt_embeds": pooled["pooled_prompt_embeds"]} if pooled else {"prompt_embeds": positive}
+        return
+    if positive.shape == negative.shape:
+        yield {"prompt_embeds": positive, "negative_prompt_embeds": negative} | pooled
         return
     stand_in = torch.zeros_like(positive)
     with one_call_for_each(pipeline, negative, positive):
-        yield {"prompt_embeds": stand_in, "negative_prompt_embeds": stand_in}
+        yield {"prompt_embeds": stand_in, "negative_prompt_embeds": stand_in} | pooled
