@@ -12,6 +12,7 @@ mod byte_pairs;
 mod extra_words;
 mod files;
 mod repair;
+mod sentence_piece;
 mod unigram;
 
 use std::fmt;

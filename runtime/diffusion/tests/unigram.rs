@@ -27,6 +27,12 @@ fn ids_equal_those_of_the_reference() {
     assert_equal(&folder().join("vocabulary"), &folder().join("reference.json"));
 }
 
+/// Of a folder with SentencePiece's own file alone.
+#[test]
+fn ids_equal_those_of_the_reference_from_a_sentence_piece_model() {
+    assert_equal(&folder().join("sentence_piece"), &folder().join("sentence_piece.json"));
+}
+
 /// For a folder that `make_reference.py --of … --into DIR` made; without the variable there is nothing to compare.
 #[test]
 fn ids_equal_those_of_the_reference_for_a_given_folder() {
@@ -72,10 +78,43 @@ fn files_that_describe_another_tokenizer_are_refused_by_key() {
     });
     refused("added_tokens", &|file| file["added_tokens"][0]["id"] = json!(-1));
     refused("UnkId", &|file| file["model"]["unk_id"] = json!(1_000_000));
-    let nothing = tempfile::tempdir().unwrap();
-    std::fs::write(nothing.path().join("spiece.model"), "").unwrap();
-    let message = UnigramTokenizer::open(nothing.path()).unwrap_err().to_string();
-    assert!(message.contains("spiece.model") && message.contains("T5TokenizerFast"), "{message}");
+}
+
+fn opened_sentence_piece(bytes: &[u8], config: &Value) -> Result<UnigramTokenizer, String> {
+    let scratch = tempfile::tempdir().unwrap();
+    std::fs::write(scratch.path().join("spiece.model"), bytes).unwrap();
+    std::fs::write(scratch.path().join("tokenizer_config.json"), config.to_string()).unwrap();
+    UnigramTokenizer::open(scratch.path()).map_err(|error| error.to_string())
+}
+
+#[test]
+fn sentence_piece_models_that_are_none_are_refused_by_file() {
+    let whole = std::fs::read(folder().join("sentence_piece/spiece.model")).unwrap();
+    let refused = |bytes: &[u8], reason: &str| {
+        let message = opened_sentence_piece(bytes, &json!({})).unwrap_err();
+        assert!(message.contains("spiece.model") && message.contains(reason), "{message}");
+    };
+    refused(b"", "is no SentencePiece model");
+    refused(b"version https://git-lfs.github.com/spec/v1", "is no SentencePiece model");
+    refused(&whole[..whole.len() / 2], "cut off");
+    // A length beyond the file, a number without an end, a text that is none.
+    refused(&[0x0a, 0xff, 0xff, 0xff, 0xff, 0x0f], "is no SentencePiece model");
+    refused(&[0xff; 12], "is no SentencePiece model");
+    refused(&[0x0a, 0x03, 0x0a, 0x01, 0xff], "is no SentencePiece model");
+    // The training's model type, of which later ones count.
+    refused(&[&whole[..], &[0x12, 0x02, 0x18, 0x02]].concat(), "another kind than unigram");
+    refused(&vec![0; (4 << 20) + 1], "more than 4194304 bytes");
+    let message = opened_sentence_piece(&whole, &json!({"extra_ids": 1_000_000_000})).unwrap_err();
+    assert!(message.contains("extra_ids") && message.contains("at most 10000"), "{message}");
+}
+
+#[test]
+fn configuration_beside_a_sentence_piece_model_counts() {
+    let whole = std::fs::read(folder().join("sentence_piece/spiece.model")).unwrap();
+    let usual = opened_sentence_piece(&whole, &json!({})).unwrap();
+    assert_eq!(usual.max_id(), 399, "300 pieces and 100 words besides");
+    let few = opened_sentence_piece(&whole, &json!({"extra_ids": 3, "pad_token": {"content": "<unk>"}})).unwrap();
+    assert_eq!((few.max_id(), few.encode_padded("", 3).unwrap().ids), (302, vec![1, 2, 2]));
 }
 
 /// The library looks up whatever a text leads to: a table that would lead it out is refused, every other one is harmless.

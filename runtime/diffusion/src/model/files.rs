@@ -11,8 +11,8 @@ use super::ModelError;
 use crate::family::ModelSpec;
 
 /// Files of a tokenizer.
-const TOKENIZER_FILES: [&str; 6] =
-    ["added_tokens.json", "merges.txt", "special_tokens_map.json", "tokenizer.json", "tokenizer_config.json", "vocab.json"];
+const TOKENIZER_FILES: [&str; 7] =
+    ["added_tokens.json", "merges.txt", "special_tokens_map.json", "spiece.model", "tokenizer.json", "tokenizer_config.json", "vocab.json"];
 
 /// Files besides the weights. Those that a folder does not have are left out.
 fn configuration_files(spec: &dyn ModelSpec) -> Vec<String> {

@@ -6,21 +6,26 @@
 
 use std::collections::HashSet;
 use std::fmt;
-use std::path::Path;
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
 use tokenizers::Tokenizer;
 
-use super::{MAX_TEXT_BYTES, TokenIds, TokenizerError};
+use super::{MAX_TEXT_BYTES, TokenIds, TokenizerError, sentence_piece};
 use crate::json::{Config, ConfigError};
 
 /// The most added tokens: T5 has 100 beside its special ones.
 const MAX_ADDED_TOKENS: usize = 10_000;
-/// T5's tokens for the end of a text and for padding, if nothing else is said.
+/// T5's special tokens, if nothing else is said: for the end of a text, for padding, for what is not known.
 const DEFAULT_END: &str = "</s>";
 const DEFAULT_PADDING: &str = "<pad>";
+const DEFAULT_UNKNOWN: &str = "<unk>";
+/// Words that T5 has beside those of its file, likewise.
+const DEFAULT_EXTRA_IDS: usize = 100;
 /// The only pattern that T5's normaliser has: runs of spaces.
 const SPACES: &str = " {2,}";
 
@@ -39,39 +44,33 @@ impl fmt::Debug for UnigramTokenizer {
 }
 
 impl UnigramTokenizer {
-    /// Reads a tokenizer's folder: `tokenizer.json`, and where it exists `tokenizer_config.json`.
+    /// Reads a tokenizer's folder: `tokenizer.json`, or where there is none `spiece.model`; and where it exists `tokenizer_config.json`.
     ///
     /// # Errors
     /// [`TokenizerError`] for files that cannot be read or describe another tokenizer.
     pub fn open(folder: &Path) -> Result<Self, TokenizerError> {
-        let file = folder.join("tokenizer.json");
-        if !file.exists() && folder.join("spiece.model").exists() {
-            let reason = "is missing; spiece.model alone is not read. Load the folder with transformers' T5TokenizerFast and save it again";
-            return Err(TokenizerError::File { file, reason: reason.to_owned() });
+        let config = folder.join("tokenizer_config.json");
+        let config = if config.exists() { Config::open(config)? } else { Config::from_map(Map::new(), config) };
+        for side in ["padding_side", "truncation_side"] {
+            config.only(side, &[json!("right")])?;
         }
-        let declared = Config::open(&file)?;
+        let [end, padding, unknown] = [("eos_token", DEFAULT_END), ("pad_token", DEFAULT_PADDING), ("unk_token", DEFAULT_UNKNOWN)];
+        let special = [named(&config, end)?, named(&config, padding)?, named(&config, unknown)?];
+        let (file, model) = (folder.join("tokenizer.json"), folder.join("spiece.model"));
+        let (declared, file) = match !file.exists() && model.exists() {
+            true => (sentence_piece(&model, &config, special)?, model),
+            false => (Config::open(&file)?, file),
+        };
         let max_id = checked(&declared)?;
         let failed = |error: tokenizers::Error| TokenizerError::File { file: file.clone(), reason: error.to_string() };
         // Frame, padding and length are the pipeline's; the way back to text is nobody's.
         let keys = ["version", "added_tokens", "normalizer", "pre_tokenizer", "model"];
         let used: Map<String, Value> = keys.iter().filter_map(|key| Some(((*key).to_owned(), declared.value(key)?.clone()))).collect();
         let tokenizer: Tokenizer = serde_json::from_value(Value::Object(used)).map_err(|error| failed(error.into()))?;
-
-        let config = folder.join("tokenizer_config.json");
-        let config = if config.exists() { Config::open(config)? } else { Config::from_map(Map::new(), config) };
-        for side in ["padding_side", "truncation_side"] {
-            config.only(side, &[json!("right")])?;
-        }
-        let id = |role: &'static str, default: &str| {
-            let named = config.value(role).map(|token| token.as_str().or_else(|| token.get("content").and_then(Value::as_str)));
-            let token = match named {
-                None => default,
-                Some(Some(token)) => token,
-                Some(None) => return Err(config.unaccepted(role, "a text, or an object with a text under `content`").into()),
-            };
+        let id = |role: &'static str, token: &str| {
             tokenizer.token_to_id(token).ok_or_else(|| TokenizerError::SpecialToken { role, token: token.to_owned() })
         };
-        Ok(Self { end: id("eos_token", DEFAULT_END)?, padding: id("pad_token", DEFAULT_PADDING)?, max_id, tokenizer })
+        Ok(Self { end: id(end.0, special[0])?, padding: id(padding.0, special[1])?, max_id, tokenizer })
     }
 
     /// The largest id that can occur; the embedding table must have a row for it.
@@ -98,6 +97,32 @@ impl UnigramTokenizer {
         ids.resize(length, self.padding);
         Ok(TokenIds { ids, used, truncated })
     }
+}
+
+/// A special token by its role, or the default of that role.
+fn named<'a>(config: &'a Config, (role, default): (&str, &'a str)) -> Result<&'a str, ConfigError> {
+    match config.value(role).map(|token| token.as_str().or_else(|| token.get("content").and_then(Value::as_str))) {
+        None => Ok(default),
+        Some(Some(token)) => Ok(token),
+        Some(None) => Err(config.unaccepted(role, "a text, or an object with a text under `content`")),
+    }
+}
+
+/// What a `tokenizer.json` beside the file would say.
+fn sentence_piece(file: &Path, config: &Config, special: [&str; 3]) -> Result<Config, TokenizerError> {
+    let extra_ids = config.usize("extra_ids")?.unwrap_or(DEFAULT_EXTRA_IDS);
+    if extra_ids > MAX_ADDED_TOKENS {
+        return Err(config.unaccepted("extra_ids", &format!("at most {MAX_ADDED_TOKENS}")).into());
+    }
+    let refused = |reason: String| TokenizerError::File { file: PathBuf::from(file), reason };
+    let mut bytes = Vec::new();
+    let read = File::open(file).and_then(|opened| opened.take(sentence_piece::MAX_FILE_BYTES + 1).read_to_end(&mut bytes));
+    let count = read.map_err(|error| refused(error.to_string()))?;
+    if count as u64 > sentence_piece::MAX_FILE_BYTES {
+        return Err(refused(format!("has more than {} bytes", sentence_piece::MAX_FILE_BYTES)));
+    }
+    let values = sentence_piece::read(&bytes, extra_ids, &special).map_err(|reason| refused(reason.to_owned()))?;
+    Ok(Config::from_map(values, file))
 }
 
 /// The largest id, if the file describes a tokenizer of this kind.

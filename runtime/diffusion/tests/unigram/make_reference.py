@@ -1,24 +1,27 @@
-"""Trains a small unigram vocabulary into vocabulary/ and writes reference.json: what transformers' T5TokenizerFast makes of many texts with it.
+"""Trains small unigram vocabularies into vocabulary/ and sentence_piece/, one with tokenizers and one with SentencePiece, and writes
+reference.json and sentence_piece.json: what transformers' T5TokenizerFast makes of many texts with them.
 
-    python make_reference.py                     both
-    python make_reference.py --texts-only        reference.json alone, from the vocabulary that is there
+    python make_reference.py                     all of it
+    python make_reference.py --texts-only        the references alone, from the vocabularies that are there
     python make_reference.py --of FILE --into DIR   a folder with the tokenizer.json FILE (T5's own, say) and its reference, for
                                                  EMULSION_UNIGRAM_CHECK=DIR cargo test
 
 The vocabulary has what T5's has: its normaliser with a table of characters in SentencePiece's form (a short one, made here), spaces as
 signs, special tokens that are split off, an unknown one. Training is not the same in every run; the committed files are of one.
 
-Needs transformers 4.57.6 and tokenizers 0.22.
+Needs transformers 4.57.6, tokenizers 0.22, sentencepiece 0.2.3 and protobuf.
 """
 
 import argparse
-import base64
+import io
 import json
 import pathlib
 import random
 import shutil
 import struct
+import tempfile
 
+import sentencepiece
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import T5TokenizerFast
 
@@ -76,17 +79,38 @@ def table(replacements):
     return struct.pack("<I", len(array)) + array + values
 
 
+def corpus():
+    words = "large small tiny red blue yellow green purple orange black white circle square star triangle on a the background painting of quiet harbour with and in photo".split()
+    chance = random.Random(7)
+    texts = [" ".join(chance.choice(words) for _ in range(8)) + chance.choice([".", "!", ", it's", " 3", " X"]) for _ in range(2000)]
+    return texts + ["".join(chance.choice("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.,!?;:'\"-()") for _ in range(20)) for _ in range(200)]
+
+
+def train_sentence_piece(folder):
+    """With a word that is always a token besides, and T5's ids of the special ones."""
+    def code_points(text):
+        return " ".join(f"{ord(character):X}" for character in text)
+
+    made = io.BytesIO()
+    with tempfile.NamedTemporaryFile("w", suffix=".tsv") as rules:
+        # What stays as it is needs no rule, nor may it have one.
+        rules.writelines(f"{code_points(key)}\t{code_points(value)}\n" for key, value in CHARACTERS.items() if key != value)
+        rules.flush()
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(corpus()), model_writer=made, vocab_size=300, model_type="unigram", pad_id=0, eos_id=1, unk_id=2, bos_id=-1,
+            normalization_rule_tsv=rules.name, user_defined_symbols=["<sep>"], num_threads=1, minloglevel=1,
+        )
+    folder.mkdir(exist_ok=True)
+    (folder / "spiece.model").write_bytes(made.getvalue())
+
+
 def train(folder):
     tokenizer = Tokenizer(models.Unigram())
     tokenizer.normalizer = normalizers.Sequence([normalizers.Precompiled(table(CHARACTERS)), normalizers.Strip(left=False, right=True), normalizers.Replace(Regex(" {2,}"), "▁")])
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(replacement="▁", prepend_scheme="always")
     tokenizer.decoder = decoders.Metaspace(replacement="▁", prepend_scheme="always")
-    words = "large small tiny red blue yellow green purple orange black white circle square star triangle on a the background painting of quiet harbour with and in photo".split()
-    chance = random.Random(7)
-    corpus = [" ".join(chance.choice(words) for _ in range(8)) + chance.choice([".", "!", ", it's", " 3", " X"]) for _ in range(2000)]
-    corpus += ["".join(chance.choice("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.,!?;:'\"-()") for _ in range(20)) for _ in range(200)]
     trainer = trainers.UnigramTrainer(vocab_size=300, special_tokens=["<pad>", "</s>", "<unk>"], unk_token="<unk>")
-    tokenizer.train_from_iterator(corpus, trainer)
+    tokenizer.train_from_iterator(corpus(), trainer)
     tokenizer.add_special_tokens([f"<extra_id_{number}>" for number in range(3)])
     end = tokenizer.token_to_id("</s>")
     tokenizer.post_processor = processors.TemplateProcessing(single=["$A", "</s>"], special_tokens=[("</s>", end)])
@@ -131,7 +155,9 @@ def main():
         return
     if not asked.texts_only:
         train(HERE / "vocabulary")
+        train_sentence_piece(HERE / "sentence_piece")
     write_reference(HERE / "vocabulary", HERE / "reference.json")
+    write_reference(HERE / "sentence_piece", HERE / "sentence_piece.json")
 
 
 if __name__ == "__main__":
