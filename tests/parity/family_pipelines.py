@@ -8,7 +8,6 @@
 
 import pathlib
 
-import torch
 from diffusers import (
     DDIMScheduler,
     EulerDiscreteScheduler,
@@ -18,14 +17,13 @@ from diffusers import (
     StableDiffusionXLInpaintPipeline,
     StableDiffusionXLPipeline,
 )
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 import make_pipelines
-from make_pipelines import SCHEDULE, TEXT_WIDTH, UNET, autoencoder, randomise
+from make_pipelines import SCHEDULE
+from tiny_networks import ID, POOLED, TEXT_WIDTH, autoencoder, clip, denoiser
 
 SECOND_WIDTH = 40
-POOLED = 24
-SIZE = 8  # of each number's sinusoid
 GUIDANCE = 16  # of the guidance scale's sinusoid
 
 # Heads and depths differ from level to level, so that none can stand for another.
@@ -39,8 +37,8 @@ XL_UNET = {
     "use_linear_projection": True,
     "cross_attention_dim": TEXT_WIDTH + SECOND_WIDTH,
     "addition_embed_type": "text_time",
-    "addition_time_embed_dim": SIZE,
-    "projection_class_embeddings_input_dim": POOLED + 6 * SIZE,
+    "addition_time_embed_dim": ID,
+    "projection_class_embeddings_input_dim": POOLED + 6 * ID,
 }
 REFINER_UNET = XL_UNET | {
     "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
@@ -49,48 +47,8 @@ REFINER_UNET = XL_UNET | {
     "transformer_layers_per_block": 2,
     "attention_head_dim": (2, 4, 4, 3),
     "cross_attention_dim": SECOND_WIDTH,
-    "projection_class_embeddings_input_dim": POOLED + 5 * SIZE,
+    "projection_class_embeddings_input_dim": POOLED + 5 * ID,
 }
-
-
-def clip(kind, vocabulary_size, width, seed, layers, **changes):
-    """A text encoder; the end of a text is marked as in the published configurations, by an id that is not its own."""
-    torch.manual_seed(seed)
-    config = {
-        "vocab_size": vocabulary_size,
-        "hidden_size": width,
-        "intermediate_size": 2 * width,
-        "num_hidden_layers": layers,
-        "num_attention_heads": 4,
-        "max_position_embeddings": 77,
-        "projection_dim": POOLED,
-        "bos_token_id": 0,
-        "eos_token_id": 2,
-        "pad_token_id": 1,
-    }
-    encoder = kind(CLIPTextConfig(**config | changes))
-    randomise(encoder, seed, gain=4.0)
-    with torch.no_grad():
-        encoder.text_model.embeddings.token_embedding.weight.normal_(std=0.7)
-        encoder.text_model.embeddings.position_embedding.weight.normal_(std=0.3)
-    return encoder
-
-
-def denoiser(seed, **changes):
-    """As make_pipelines' own, for networks that read more than latents and text."""
-    torch.manual_seed(seed)
-    unet = make_pipelines.UNet2DConditionModel(**{**UNET, **changes})
-    randomise(unet, seed, gain=1.2)
-    config, more = unet.config, {}
-    if config.addition_embed_type:
-        numbers = (config.projection_class_embeddings_input_dim - POOLED) // SIZE
-        more["added_cond_kwargs"] = {"text_embeds": torch.randn(1, POOLED), "time_ids": torch.full((1, numbers), 64.0)}
-    if config.time_cond_proj_dim:
-        more["timestep_cond"] = torch.randn(1, config.time_cond_proj_dim)
-    with torch.no_grad():
-        latents, text = torch.randn(1, config.in_channels, 8, 16), torch.randn(1, 77, config.cross_attention_dim)
-        unet.conv_out.weight.mul_(1 / unet(latents, 500, text, **more).sample.std())
-    return unet
 
 
 def make(folder: pathlib.Path):

@@ -1,7 +1,6 @@
 """Tiny pipelines of flow matching with random weights: Stable Diffusion 3 and 3.5, Flux.1 dev and schnell.
 
-As in make_pipelines.py: the real structure in small widths, nothing left at a value that would hide a mistake. T5's tokenizer is the one
-that the runtime's own tests compare with transformers.
+T5's tokenizer is the one that the runtime's own tests compare with transformers.
 """
 
 import pathlib
@@ -9,69 +8,25 @@ import shutil
 
 import torch
 from diffusers import (
-    AutoencoderKL,
     FlowMatchEulerDiscreteScheduler,
     FluxPipeline,
     FluxTransformer2DModel,
     SD3Transformer2DModel,
     StableDiffusion3Pipeline,
 )
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer, T5Config, T5EncoderModel, T5TokenizerFast
+from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer, T5Config, T5EncoderModel, T5TokenizerFast
 
 import tiny_tokenizer
+from tiny_networks import autoencoder, clip, ends, randomise
 
 UNIGRAM = pathlib.Path(__file__).resolve().parents[2] / "runtime" / "diffusion" / "tests" / "unigram" / "vocabulary"
 NAMES = ["sd3", "sd3-without-t5", "sd35-medium", "sd35-large", "flux-dev", "flux-schnell"]
 
+GAIN = 1.5
 CHANNELS = 16
 TEXT_WIDTH = 64
 CLIP_WIDTHS = (32, 24)
 CLIP_PROJECTIONS = (12, 20)
-
-
-def randomised(module, seed, gain=1.5):
-    """Random affine parameters for every norm, and `gain` on every other weight; biases away from zero."""
-    generator = torch.Generator().manual_seed(seed)
-
-    def normal(tensor, scale):
-        return scale * torch.randn(tensor.shape, generator=generator)
-
-    with torch.no_grad():
-        for part in module.modules():
-            weight, bias = getattr(part, "weight", None), getattr(part, "bias", None)
-            if "Norm" in type(part).__name__ and isinstance(weight, torch.nn.Parameter):
-                weight.copy_(1 + normal(weight, 0.3))
-                if bias is not None:
-                    bias.copy_(normal(bias, 0.2))
-            elif isinstance(part, (torch.nn.Linear, torch.nn.Conv2d)):
-                weight.mul_(gain)
-                if bias is not None:
-                    bias.copy_(normal(bias, 0.1))
-    return module
-
-
-def clip(kind, width, projection, vocabulary_size, seed, activation):
-    torch.manual_seed(seed)
-    encoder = kind(
-        CLIPTextConfig(
-            vocab_size=vocabulary_size,
-            hidden_size=width,
-            intermediate_size=2 * width,
-            num_hidden_layers=3,
-            num_attention_heads=4,
-            max_position_embeddings=77,
-            hidden_act=activation,
-            projection_dim=projection,
-            bos_token_id=vocabulary_size - 2,
-            eos_token_id=vocabulary_size - 1,
-            pad_token_id=vocabulary_size - 1,
-        )
-    )
-    randomised(encoder, seed, gain=4.0)
-    with torch.no_grad():
-        encoder.text_model.embeddings.token_embedding.weight.normal_(std=0.7)
-        encoder.text_model.embeddings.position_embedding.weight.normal_(std=0.3)
-    return encoder
 
 
 def t5(vocabulary_size, seed):
@@ -80,33 +35,11 @@ def t5(vocabulary_size, seed):
     encoder = T5EncoderModel(
         T5Config(vocab_size=vocabulary_size, d_model=TEXT_WIDTH, d_kv=8, d_ff=96, num_layers=3, num_heads=4, feed_forward_proj="gated-gelu")
     )
-    randomised(encoder, seed)
+    randomise(encoder, seed, GAIN)
     with torch.no_grad():
         encoder.shared.weight.normal_(std=1.0)
         encoder.encoder.block[0].layer[0].SelfAttention.relative_attention_bias.weight.normal_(std=1.0)
     return encoder.eval()
-
-
-def autoencoder(seed):
-    torch.manual_seed(seed)
-    vae = AutoencoderKL(
-        down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4,
-        block_out_channels=(8, 16, 16, 24),
-        layers_per_block=1,
-        norm_num_groups=8,
-        latent_channels=CHANNELS,
-        scaling_factor=1.5305,
-        shift_factor=0.0609,
-        use_quant_conv=False,
-        use_post_quant_conv=False,
-    )
-    randomised(vae, seed, gain=1.2)
-    with torch.no_grad():
-        probe = vae.decode(torch.randn(1, CHANNELS, 8, 16)).sample
-        vae.decoder.conv_out.weight.mul_(0.5 / probe.std())
-        vae.decoder.conv_out.bias.zero_()
-    return vae
 
 
 def mmdit(seed, **changes):
@@ -127,7 +60,7 @@ def mmdit(seed, **changes):
         }
         | changes
     )
-    randomised(transformer, seed)
+    randomise(transformer, seed, GAIN)
     with torch.no_grad():
         probe = transformer(torch.randn(1, CHANNELS, 8, 16), torch.randn(1, 9, TEXT_WIDTH), torch.randn(1, sum(CLIP_PROJECTIONS)), torch.tensor([500.0])).sample
         transformer.proj_out.weight.mul_(1 / probe.std())
@@ -147,7 +80,7 @@ def flux(seed, guidance):
         guidance_embeds=guidance,
         axes_dims_rope=(4, 4, 8),
     )
-    randomised(transformer, seed)
+    randomise(transformer, seed, GAIN)
     with torch.no_grad():
         probe = transformer(
             hidden_states=torch.randn(1, 32, 4 * CHANNELS),
@@ -171,10 +104,11 @@ def make(folder: pathlib.Path):
     second = CLIPTokenizer(*byte_pairs, model_max_length=77, pad_token="!")
     unigram = T5TokenizerFast.from_pretrained(UNIGRAM)
     clips = [
-        clip(CLIPTextModelWithProjection, CLIP_WIDTHS[0], CLIP_PROJECTIONS[0], vocabulary_size, 11, "quick_gelu"),
-        clip(CLIPTextModelWithProjection, CLIP_WIDTHS[1], CLIP_PROJECTIONS[1], vocabulary_size, 12, "gelu"),
+        clip(CLIPTextModelWithProjection, vocabulary_size, width, seed, layers=3, hidden_act=activation, projection_dim=projection, **ends(vocabulary_size))
+        for width, projection, seed, activation in zip(CLIP_WIDTHS, CLIP_PROJECTIONS, [11, 12], ["quick_gelu", "gelu"])
     ]
-    third, vae = t5(len(unigram), 13), autoencoder(14)
+    third = t5(len(unigram), 13)
+    vae = autoencoder(14, latent_channels=CHANNELS, scaling_factor=1.5305, shift_factor=0.0609, use_quant_conv=False, use_post_quant_conv=False)
 
     def sd3(name, transformer, t5_encoder=third, shift=3.0):
         StableDiffusion3Pipeline(
@@ -195,7 +129,7 @@ def make(folder: pathlib.Path):
     sd3("sd35-medium", mmdit(16, qk_norm="rms_norm", dual_attention_layers=(0, 1)))
     sd3("sd35-large", mmdit(17, qk_norm="rms_norm"), shift=2.5)
 
-    pooled = clip(CLIPTextModel, CLIP_WIDTHS[0], CLIP_WIDTHS[0], vocabulary_size, 18, "quick_gelu")
+    pooled = clip(CLIPTextModel, vocabulary_size, CLIP_WIDTHS[0], 18, layers=3, hidden_act="quick_gelu", projection_dim=CLIP_WIDTHS[0], **ends(vocabulary_size))
     dynamic = FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True, base_shift=0.5, max_shift=1.15)
     for name, guidance, scheduler in [("flux-dev", True, dynamic), ("flux-schnell", False, FlowMatchEulerDiscreteScheduler(shift=1.0))]:
         FluxPipeline(

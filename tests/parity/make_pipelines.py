@@ -1,9 +1,7 @@
 """Tiny Stable Diffusion 1.5 pipelines with random weights, made and saved by diffusers itself.
 
 Every kind of layer the real one has is there (three blocks with cross attention, one without, a VAE of four
-levels, a CLIP text encoder); only widths and depths are small. Nothing is left at an initial value that would
-hide a mistake: norms get random scales and shifts, and the denoiser's output is scaled to the size of real noise,
-so that the latents depend on it.
+levels, a CLIP text encoder); only widths and depths are small.
 
     python make_pipelines.py FOLDER     writes one folder a pipeline
 """
@@ -13,45 +11,15 @@ import pathlib
 import sys
 
 import torch
-from diffusers import (
-    AutoencoderKL,
-    DDIMScheduler,
-    EulerDiscreteScheduler,
-    StableDiffusionInpaintPipeline,
-    StableDiffusionPipeline,
-    UNet2DConditionModel,
-)
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from diffusers import DDIMScheduler, EulerDiscreteScheduler, StableDiffusionInpaintPipeline, StableDiffusionPipeline
+from transformers import CLIPTextModel, CLIPTokenizer
 
 import tiny_tokenizer
-
-TEXT_WIDTH = 32
+from tiny_networks import TEXT_WIDTH, autoencoder, clip, denoiser, ends
 
 # Stable Diffusion 1.5's own schedule.
 SCHEDULE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "num_train_timesteps": 1000}
 DDIM = DDIMScheduler(**SCHEDULE, clip_sample=False, set_alpha_to_one=False, steps_offset=1)
-
-UNET = {
-    "sample_size": 8,
-    "in_channels": 4,
-    "out_channels": 4,
-    "down_block_types": ("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
-    "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
-    "block_out_channels": (16, 32, 32, 24),
-    "layers_per_block": 1,
-    "norm_num_groups": 8,
-    "cross_attention_dim": TEXT_WIDTH,
-    "attention_head_dim": 4,
-}
-VAE = {
-    "down_block_types": ("DownEncoderBlock2D",) * 4,
-    "up_block_types": ("UpDecoderBlock2D",) * 4,
-    "block_out_channels": (8, 16, 16, 24),
-    "layers_per_block": 1,
-    "norm_num_groups": 8,
-    "latent_channels": 4,
-    "scaling_factor": 0.18215,
-}
 
 # What diffusers writes when a config went through other schedulers: keys of theirs, and JSON that is not JSON.
 FOREIGN_SCHEDULER_CONFIG = {
@@ -79,67 +47,6 @@ FOREIGN_SCHEDULER_CONFIG = {
 }
 
 
-def randomise(module, seed, gain):
-    """Random affine parameters for every norm, and `gain` on every other weight; biases away from zero."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for part in module.modules():
-            if isinstance(part, (torch.nn.GroupNorm, torch.nn.LayerNorm)):
-                part.weight.copy_(1 + 0.3 * torch.randn(part.weight.shape, generator=generator))
-                part.bias.copy_(0.2 * torch.randn(part.bias.shape, generator=generator))
-            elif isinstance(part, (torch.nn.Linear, torch.nn.Conv2d)):
-                part.weight.mul_(gain)
-                if part.bias is not None:
-                    part.bias.copy_(0.1 * torch.randn(part.bias.shape, generator=generator))
-
-
-def text_encoder(vocabulary_size, seed):
-    torch.manual_seed(seed)
-    encoder = CLIPTextModel(
-        CLIPTextConfig(
-            vocab_size=vocabulary_size,
-            hidden_size=TEXT_WIDTH,
-            intermediate_size=64,
-            num_hidden_layers=3,
-            num_attention_heads=4,
-            max_position_embeddings=77,
-            hidden_act="quick_gelu",
-            projection_dim=TEXT_WIDTH,
-            bos_token_id=vocabulary_size - 2,
-            eos_token_id=vocabulary_size - 1,
-            pad_token_id=vocabulary_size - 1,
-        )
-    )
-    randomise(encoder, seed, gain=4.0)
-    with torch.no_grad():
-        # The initial embeddings are so small that all words would be alike.
-        encoder.text_model.embeddings.token_embedding.weight.normal_(std=0.7)
-        encoder.text_model.embeddings.position_embedding.weight.normal_(std=0.3)
-    return encoder
-
-
-def denoiser(seed, **changes):
-    torch.manual_seed(seed)
-    unet = UNet2DConditionModel(**{**UNET, **changes})
-    randomise(unet, seed, gain=1.2)
-    with torch.no_grad():
-        probe = unet(torch.randn(1, unet.config.in_channels, 8, 16), 500, torch.randn(1, 77, TEXT_WIDTH)).sample
-        unet.conv_out.weight.mul_(1 / probe.std())
-    return unet
-
-
-def autoencoder(seed, **changes):
-    torch.manual_seed(seed)
-    vae = AutoencoderKL(**{**VAE, **changes})
-    randomise(vae, seed, gain=1.2)
-    with torch.no_grad():
-        # Pixels that use most of their range without being clipped away.
-        probe = vae.decode(torch.randn(1, 4, 8, 16)).sample
-        vae.decoder.conv_out.weight.mul_(0.5 / probe.std())
-        vae.decoder.conv_out.bias.zero_()
-    return vae
-
-
 def pipeline(tokenizer, encoder, unet, vae, scheduler=DDIM, kind=StableDiffusionPipeline):
     return kind(
         tokenizer=tokenizer,
@@ -159,7 +66,8 @@ def make(folder: pathlib.Path):
     tokenizer = CLIPTokenizer(
         str(folder / "tokenizer" / "vocab.json"), str(folder / "tokenizer" / "merges.txt"), model_max_length=77
     )
-    encoder, unet, vae = text_encoder(vocabulary_size, seed=1), denoiser(seed=2), autoencoder(seed=3)
+    encoder = clip(CLIPTextModel, vocabulary_size, TEXT_WIDTH, 1, layers=3, hidden_act="quick_gelu", projection_dim=TEXT_WIDTH, **ends(vocabulary_size))
+    unet, vae = denoiser(seed=2), autoencoder(seed=3)
 
     pipeline(tokenizer, encoder, unet, vae).save_pretrained(folder / "base")
 
