@@ -124,6 +124,9 @@ pub struct Calls {
     /// How long a request may wait for its turn and its replica.
     #[arg(long, env = "EMULSION_HOLD_DEADLINE", default_value = "5m", value_parser = duration)]
     pub hold_deadline: Duration,
+    /// How long calls are still taken after being asked to stop, so that load balancers have time to learn that this router goes.
+    #[arg(long, env = "EMULSION_SHUTDOWN_DELAY", default_value = "0s", value_parser = duration)]
+    pub shutdown_delay: Duration,
     /// How long stopping waits for requests that are being worked on; those that remain are kept for the next start.
     #[arg(long, env = "EMULSION_DRAIN", default_value = "10s", value_parser = duration)]
     pub drain: Duration,

@@ -5,9 +5,10 @@
 use std::time::Instant;
 
 use axum::Router;
-use axum::extract::Request;
-use axum::http::{Method, StatusCode, Uri};
-use axum::middleware::{Next, from_fn};
+use axum::extract::{Request, State};
+use axum::http::header::CONNECTION;
+use axum::http::{HeaderValue, Method, StatusCode, Uri};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodFilter, MethodRouter, on};
 
@@ -37,7 +38,9 @@ pub fn router(service: Service, stores: Router) -> Router {
             router = router.route(&endpoint.path, methods(endpoint.methods, endpoint.operation));
         }
     }
-    router.fallback(nothing_here).with_state(service).merge(stores).method_not_allowed_fallback(wrong_method).layer(from_fn(log_call))
+    let leaving = from_fn_with_state(service.clone(), part_when_leaving);
+    let router = router.fallback(nothing_here).with_state(service).merge(stores).method_not_allowed_fallback(wrong_method);
+    router.layer(leaving).layer(from_fn(log_call))
 }
 
 fn methods(methods: &'static [Method], operation: Operation) -> MethodRouter<Service> {
@@ -83,6 +86,15 @@ async fn wrong_method(method: Method, uri: Uri) -> Response {
 
 fn shortened(path: &str) -> String {
     path.chars().take(120).collect()
+}
+
+/// A caller that keeps its connection open would stay with a router that goes: it is asked to make another one.
+async fn part_when_leaving(State(service): State<Service>, request: Request, next: Next) -> Response {
+    let mut response = next.run(request).await;
+    if service.is_leaving() {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
 }
 
 /// Never the query: keys and signatures stand in it.

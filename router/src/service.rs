@@ -103,6 +103,7 @@ struct House {
     abandon: CancellationToken,
     /// Whether the store took the last heartbeat.
     beats: AtomicBool,
+    leaving: AtomicBool,
 }
 
 impl Service {
@@ -120,6 +121,7 @@ impl Service {
                 drives: TaskTracker::new(),
                 abandon: CancellationToken::new(),
                 beats: AtomicBool::new(false),
+                leaving: AtomicBool::new(false),
             }),
         }
     }
@@ -208,7 +210,16 @@ impl Service {
 
     /// Whether calls can be served; no replica needs to run for that.
     pub fn is_ready(&self) -> bool {
-        self.house.beats.load(Ordering::Relaxed) && !self.house.drives.is_closed()
+        self.house.beats.load(Ordering::Relaxed) && !self.is_leaving() && !self.house.drives.is_closed()
+    }
+
+    /// From now on calls should go to another router. Those that come are served as ever.
+    pub fn leave(&self) {
+        self.house.leaving.store(true, Ordering::Relaxed);
+    }
+
+    pub fn is_leaving(&self) -> bool {
+        self.house.leaving.load(Ordering::Relaxed)
     }
 
     /// Prometheus' text format.

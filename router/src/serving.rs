@@ -90,6 +90,7 @@ pub(crate) struct House {
     pub(crate) service: Service,
     kept: Kept,
     replicas: Arc<dyn Replicas>,
+    shutdown_delay: Duration,
     drain: Duration,
     input_retention: Duration,
 }
@@ -116,12 +117,13 @@ impl House {
         };
         let service = Service::new(settings, dispatcher, Fetcher::new(input_options.address_rules()));
         service.announce().await?;
-        Ok(Self { service, kept, replicas, drain: calls.drain, input_retention: input_options.input_retention })
+        let Calls { shutdown_delay, drain, .. } = calls;
+        Ok(Self { service, kept, replicas, shutdown_delay, drain, input_retention: input_options.input_retention })
     }
 
     /// Serves until the signal comes; a second one ends what is not finished.
     pub(crate) async fn serve(self, listener: TcpListener, mut stop: StopSignals) -> Result<(), ServeError> {
-        let Self { service, kept, replicas, drain, input_retention } = self;
+        let Self { service, kept, replicas, shutdown_delay, drain, input_retention } = self;
         tokio::spawn(service.clone().keep_alive());
         tokio::spawn(service.clone().keep_inputs(input_retention));
         tokio::spawn(service.clone().keep_retention());
@@ -138,8 +140,13 @@ impl House {
         }
         tracing::info!("stopping");
         // The server stays until the work has ended: replicas bring their images here.
+        let stopping = async {
+            service.leave();
+            tokio::time::sleep(shutdown_delay).await;
+            service.shut_down(drain).await;
+        };
         tokio::select! {
-            () = service.shut_down(drain) => {}
+            () = stopping => {}
             () = stop.wait() => service.shut_down(Duration::ZERO).await,
         }
         drop(close);

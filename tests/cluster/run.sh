@@ -11,9 +11,9 @@ command -v go >/dev/null || skip "it needs Go"
 case "$(GOTOOLCHAIN=local go env GOVERSION)" in
   go1.1?* | go1.20*) skip "it needs Go 1.21 or later, which fetches the version that it asks for" ;;
 esac
-tests=(--test leftovers --test real)
+tests=(--test templates --test leftovers --test real)
 if [ -n "${EMULSION_TEST_KUBECONFIG:-}" ]; then
-  tests=(--test real)
+  tests=(--test templates --test real)
 else
   [ "$(id -u)" = 0 ] || skip "it needs root, for namespaces and mounts; or EMULSION_TEST_KUBECONFIG, for another cluster"
   for program in containerd ctr runc nft nsenter docker-registry; do

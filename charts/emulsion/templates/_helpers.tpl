@@ -65,3 +65,43 @@ capabilities:
 {{- define "emulsion.namespaces" -}}
 {{- list .Release.Namespace .Values.watchNamespace | uniq | toJson -}}
 {{- end -}}
+
+{{/* Replicas spread over zones and nodes where they can; in a rollout, those of the new revision among themselves. Called with (list . "router"). */}}
+{{- define "emulsion.spread" -}}
+{{- range $key := list "topology.kubernetes.io/zone" "kubernetes.io/hostname" }}
+- maxSkew: 1
+  topologyKey: {{ $key }}
+  whenUnsatisfiable: ScheduleAnyway
+  labelSelector:
+    matchLabels:
+      {{- include "emulsion.selector" $ | nindent 6 }}
+  matchLabelKeys: ["pod-template-hash"]
+{{- end }}
+{{- end -}}
+
+{{/* A span of time such as 1m30s in whole seconds, rounded up. */}}
+{{- define "emulsion.seconds" -}}
+{{- $milliseconds := 0 -}}
+{{- $units := dict "ms" 1 "s" 1000 "m" 60000 "h" 3600000 -}}
+{{- range $part := regexFindAll "[0-9]+(ms|s|m|h)" . -1 -}}
+{{- $unit := regexFind "[a-z]+" $part -}}
+{{- $milliseconds = add $milliseconds (mul (trimSuffix $unit $part | int64) (get $units $unit)) -}}
+{{- end -}}
+{{- div (add $milliseconds 999) 1000 -}}
+{{- end -}}
+
+{{/* Whether routers keep everything in stores that they share: "true" or nothing. What cannot work is refused here. */}}
+{{- define "emulsion.sharedStores" -}}
+{{- $router := .Values.router -}}
+{{- if and $router.outputs.url (not $router.outputs.existingSecret) -}}
+{{- fail "router.outputs.url needs router.outputs.existingSecret: a Secret with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY" -}}
+{{- end -}}
+{{- if and $router.outputs.existingSecret (not $router.outputs.url) -}}
+{{- fail "router.outputs.existingSecret is set without router.outputs.url: say which bucket it opens, such as s3://images" -}}
+{{- end -}}
+{{- $shared := and $router.database.existingSecret $router.outputs.url -}}
+{{- if and (gt (int $router.replicas) 1) (not $shared) -}}
+{{- fail (printf "router.replicas is %d, but each router would keep accounts or images for itself: set router.database.existingSecret and router.outputs.url, which they share, or leave router.replicas at 1" (int $router.replicas)) -}}
+{{- end -}}
+{{- if $shared -}}true{{- end -}}
+{{- end -}}

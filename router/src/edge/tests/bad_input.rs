@@ -101,6 +101,19 @@ async fn house_tells_its_health() {
 }
 
 #[tokio::test]
+async fn router_that_leaves_serves_what_comes_and_asks_callers_to_connect_anew() {
+    let stage = Stage::quick().await;
+    let call = json!({"model": "demo", "prompt": "a red circle"});
+    let connection = |response: &reqwest::Response| response.headers().get("connection").map(|value| value.to_str().unwrap().to_owned());
+    let before = stage.bearer(OPENAI, &call).send().await.unwrap();
+    assert_eq!((before.status().as_u16(), connection(&before)), (200, None));
+    stage.service.leave();
+    assert_eq!(stage.get("/readyz").await.status(), 503);
+    let after = stage.bearer(OPENAI, &call).send().await.unwrap();
+    assert_eq!((after.status().as_u16(), connection(&after)), (200, Some("close".to_owned())));
+}
+
+#[tokio::test]
 async fn every_documented_operation_is_served_and_no_other() {
     let stage = Stage::quick().await;
     let document: Value = stage.get("/openapi.json").await.json().await.unwrap();

@@ -87,6 +87,7 @@ pub(super) struct Stage {
     pub(super) key: String,
     pub(super) replica: Arc<Replica>,
     pub(super) client: reqwest::Client,
+    pub(super) service: Service,
     _folder: tempfile::TempDir,
 }
 
@@ -143,10 +144,10 @@ impl Stage {
         let rules = AddressRules { networks: vec!["127.0.0.1/32".parse().unwrap()], ..AddressRules::default() };
         let service = Service::new(settings, dispatcher.unwrap(), Fetcher::new(rules));
         service.announce().await.unwrap();
-        let routes = router(service, stores);
+        let routes = router(service.clone(), stores);
         tokio::spawn(async move { axum::serve(listener, routes).await });
         let client = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build().unwrap();
-        Self { base, key: key.expose().to_owned(), replica, client, _folder: folder }
+        Self { base, key: key.expose().to_owned(), replica, client, service, _folder: folder }
     }
 
     /// Posts with the key in the body; the status and the JSON that came back.

@@ -109,15 +109,20 @@ fn values(space: &Space, more: &Value) -> Value {
         plans[name] = Value::Null;
     }
     plans[plan(space)] = plan_spec;
-    let mut values = json!({
+    let values = json!({
         "images": {"operator": image("operator"), "router": image("router"), "runtime": image("runtime"), "tag": "1"},
         "watchNamespace": space.name(),
         "log": "info,kube=warn",
         "operator": {"replicas": 1},
-        "router": {"storage": {"size": ""}, "syncWait": "90s", "service": {"type": "NodePort"}},
+        "router": {"storage": {"size": ""}, "syncWait": "90s", "shutdownDelay": "1s", "service": {"type": "NodePort"}},
         "pools": {"default": {"minReplicas": 0, "maxReplicas": 1, "idleAfter": "60s"}},
         "plans": plans,
     });
+    merged(values, more)
+}
+
+/// Values with others over them.
+pub(crate) fn merged(mut values: Value, more: &Value) -> Value {
     merge(&mut values, more);
     values
 }
@@ -151,6 +156,11 @@ impl<'a> Installation<'a> {
     /// Removes it, with what is in no namespace.
     pub(crate) async fn uninstall(&self) -> anyhow::Result<()> {
         helm(self.space, &["uninstall", "emulsion", "--wait"]).await.map(drop)
+    }
+
+    /// Asks the installation whether it serves, as people do after installing.
+    pub(crate) async fn helm_test(&self) -> anyhow::Result<String> {
+        helm(self.space, &["test", "emulsion"]).await
     }
 
     /// What one tenant's call was answered.

@@ -4,6 +4,7 @@
 
 mod installation;
 mod shapes;
+mod stores; // a PostgreSQL and an S3 server that are there already
 
 mod api_server; // its restart: watches resume
 mod definitions; // a rule in a CRD refuses
@@ -18,6 +19,7 @@ mod metrics; // an autoscaler sees what pods use
 mod network; // partitions and slow links
 mod nodes; // one is lost, and comes back
 mod restricted; // no root, seccomp, a read-only root
+mod rollouts; // each of our Deployments, under load
 mod services; // names, readiness, other nodes
 mod serving; // our own chart: from kubectl apply to an image, and back to zero
 mod streams; // exec, logs, port-forward

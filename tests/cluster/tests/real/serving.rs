@@ -13,6 +13,8 @@ fn from_apply_to_an_image_through_the_service_and_back_to_zero() {
         space.wait_for::<ModelDeployment>("demo", "ready", |model| reason(model) == "Available").await?;
         space.wait_for::<RuntimePool>("default", "asleep", |pool| pool_reason(pool) == "Asleep").await?;
         assert_eq!(replicas(space).await?.len(), 0, "nothing runs before somebody calls");
+        let tested = installation.helm_test().await?;
+        assert!(tested.contains("Succeeded"), "{tested}");
 
         installation.draw("demo", 4).await?;
         let call = json!({"key": installation.key(), "model_id": "demo", "prompt": "a small green square", "num_inference_steps": 4});

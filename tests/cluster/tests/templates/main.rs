@@ -1,0 +1,5 @@
+//! What helm makes of our chart's values: each combination that people install, rendered. No cluster runs for it, only the helm that
+//! `emulsion-cluster` holds.
+
+mod rendered;
+mod stores; // one router on a volume, several on a database and a bucket
