@@ -2,12 +2,14 @@
 
 use std::{
     path::{Path, PathBuf},
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
     time::Duration,
 };
 
 use anyhow::Context as _;
 use cluster::{Cluster, Forward, Image, Needs, Space, in_namespace};
 use crds::{ModelDeployment, RuntimePool};
+use futures::future::try_join_all;
 use k8s_openapi::{
     api::{
         apps::v1::Deployment,
@@ -23,6 +25,8 @@ use crate::shapes::{available, node, ready};
 
 /// Where the binaries are; without them these tests are left out.
 const BINARIES: [(&str, &str); 3] = [("EMULSION_OPERATOR", "operator"), ("EMULSION_ROUTER", "router"), ("EMULSION_RUNTIME", "runtime")];
+/// Callers of a steady load; each calls again when it was answered.
+const CALLERS: usize = 3;
 /// How long a call may take: replicas start for it on a machine that does much else.
 const CALL_TIMEOUT: Duration = Duration::from_secs(120);
 
@@ -70,7 +74,7 @@ fn chart() -> String {
 }
 
 /// What is missing for an installation, as a sentence.
-fn lacks() -> Option<String> {
+pub(crate) fn lacks() -> Option<String> {
     let missing = BINARIES.iter().find(|(variable, _)| std::env::var_os(variable).is_none())?;
     Some(format!("{} does not say where the {} is", missing.0, missing.1))
 }
@@ -181,6 +185,26 @@ impl<'a> Installation<'a> {
     pub(crate) async fn fetch(&self, url: &str) -> anyhow::Result<Vec<u8>> {
         let response = self.http.get(url).send().await?.error_for_status()?;
         Ok(response.bytes().await?.to_vec())
+    }
+
+    /// Draws with several callers, again and again, until `breaking` has ended. Every call must bring its image.
+    pub(crate) async fn under_load<T>(&self, breaking: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+        let (ended, drawn) = (AtomicBool::new(false), AtomicUsize::new(0));
+        let caller = async || {
+            while !ended.load(Ordering::Relaxed) {
+                self.draw("demo", 10).await.context("a call under load")?;
+                drawn.fetch_add(1, Ordering::Relaxed);
+            }
+            anyhow::Ok(())
+        };
+        let breaking = async {
+            let value = breaking.await;
+            ended.store(true, Ordering::Relaxed);
+            value
+        };
+        let (value, _) = tokio::try_join!(breaking, try_join_all((0..CALLERS).map(|_| caller())))?;
+        anyhow::ensure!(drawn.load(Ordering::Relaxed) > CALLERS, "there was no load");
+        Ok(value)
     }
 
     /// Asks for one image in OpenAI's dialect, and sees that it is one.

@@ -1,5 +1,3 @@
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-
 use cluster::{Needs, Space, in_namespace};
 use k8s_openapi::api::{apps::v1::Deployment, core::v1::Pod};
 use serde_json::json;
@@ -9,9 +7,6 @@ use crate::{
     shapes::{available, ready},
     stores::Stores,
 };
-
-/// Callers that draw one image after another.
-const CALLERS: usize = 3;
 
 #[test]
 fn no_call_fails_while_each_deployment_is_rolled_out() {
@@ -28,26 +23,15 @@ fn no_call_fails_while_each_deployment_is_rolled_out() {
         let installation = Installation::new(space, &merged(stores.values(2), &more)).await?;
         space.wait_for::<Deployment>("emulsion-pool-default", "available", available).await?;
 
-        let (rolled_out, drawn) = (AtomicBool::new(false), AtomicUsize::new(0));
-        let call = async || {
-            while !rolled_out.load(Ordering::Relaxed) {
-                installation.draw("demo", 4).await?;
-                drawn.fetch_add(1, Ordering::Relaxed);
-            }
-            anyhow::Ok(())
-        };
-        let load = futures::future::try_join_all((0..CALLERS).map(|_| call()));
-        let roll_out_all = async {
-            for (deployment, component) in
-                [("emulsion-router", "router"), ("emulsion-pool-default", "replica"), ("emulsion-operator", "operator")]
-            {
-                roll_out(space, deployment, component).await?;
-            }
-            rolled_out.store(true, Ordering::Relaxed);
-            anyhow::Ok(())
-        };
-        tokio::try_join!(roll_out_all, load)?;
-        assert!(drawn.load(Ordering::Relaxed) > CALLERS, "there was load");
+        installation
+            .under_load(async {
+                let all = [("emulsion-router", "router"), ("emulsion-pool-default", "replica"), ("emulsion-operator", "operator")];
+                for (deployment, component) in all {
+                    roll_out(space, deployment, component).await?;
+                }
+                Ok(())
+            })
+            .await?;
         // Whoever leads now still does its work.
         space.cluster().kubectl(["delete", "deployment", "emulsion-pool-default", "--namespace", space.name()]).await?.ok()?;
         space.wait_for::<Deployment>("emulsion-pool-default", "made anew", |_| true).await?;
