@@ -7,7 +7,7 @@ use clap::{Args, Parser, Subcommand};
 use kube::Client;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::{context::Settings, controller, leader::Leadership, metrics::Metrics, serve};
+use crate::{context::Settings, controller, leader::Leadership, metrics::Metrics, requests, serve};
 
 /// Reconciles Emulsion's custom resources: starts, scales and stops replicas of RuntimePools and dedicated ModelDeployments, and tells in
 /// the conditions of each object how it stands.
@@ -81,6 +81,7 @@ async fn run(arguments: RunArguments) -> anyhow::Result<()> {
         .await
         .with_context(|| format!("cannot listen on {}: choose another address with --listen", arguments.listen))?;
     let metrics = Metrics::new()?;
+    let client = requests::counted(client, &metrics);
     let mut stop = std::pin::pin!(asked_to_stop()?);
     let mut leadership = Leadership::new(client.clone(), &arguments.namespace, &arguments.lease, arguments.pod_name);
     let settings = Settings {

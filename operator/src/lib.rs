@@ -23,5 +23,6 @@ mod models;
 mod pods;
 mod pools;
 mod quantity;
+pub mod requests;
 pub mod serve;
 pub mod workload;

@@ -1,11 +1,12 @@
-//! The operator's metrics, and whether it is ready: one value that loop and listener share.
+//! The operator's metrics, and whether it is ready: one value that loop and listener share. What is known of any process (memory, time on
+//! processors, open files) is there under its usual names, `process_*`.
 
 use std::sync::{
     Arc,
     atomic::{AtomicBool, Ordering},
 };
 
-use prometheus::{Encoder, IntCounterVec, Opts, Registry, TextEncoder};
+use prometheus::{Encoder, IntCounterVec, Opts, Registry, TextEncoder, process_collector::ProcessCollector};
 
 /// Counters of the reconcile loop, and readiness.
 #[derive(Clone, Debug)]
@@ -13,6 +14,8 @@ pub struct Metrics {
     registry: Registry,
     /// Ended reconciliations by kind and result: `applied`, `unchanged`, `unreadable`, `failed`.
     pub reconciliations: IntCounterVec,
+    /// What the API server was asked, by method (`WATCH` for a watch) and code of the answer (`none` where there was none).
+    pub requests: IntCounterVec,
     is_ready: Arc<AtomicBool>,
 }
 
@@ -26,7 +29,11 @@ impl Metrics {
         let options = Opts::new("emulsion_operator_reconciliations_total", "Ended reconciliations by kind and result.");
         let reconciliations = IntCounterVec::new(options, &["kind", "result"])?;
         registry.register(Box::new(reconciliations.clone()))?;
-        Ok(Self { registry, reconciliations, is_ready: Arc::default() })
+        let options = Opts::new("emulsion_operator_api_requests_total", "Requests to the API server by method and code of the answer.");
+        let requests = IntCounterVec::new(options, &["method", "code"])?;
+        registry.register(Box::new(requests.clone()))?;
+        registry.register(Box::new(ProcessCollector::for_self()))?;
+        Ok(Self { registry, reconciliations, requests, is_ready: Arc::default() })
     }
 
     /// The API server has answered.

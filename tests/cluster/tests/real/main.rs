@@ -14,6 +14,7 @@ mod faults; // our operator, ended at each of its writes, and with lost writes a
 mod helm; // install, upgrade, uninstall
 mod images; // pulls, and pulls that fail
 mod kills; // of each part of our own chart under a steady load: no accepted call is lost
+mod many; // models on one installation
 mod memory; // a container over its limit is killed
 mod metrics; // an autoscaler sees what pods use
 mod network; // partitions and slow links
