@@ -13,7 +13,7 @@ DATA_DIR ?= data
 SAFETY_CHECKER ?= $(EMULSION_CACHE)/safety-checker/open_nsfw.safetensors
 
 .DEFAULT_GOAL := help
-.PHONY: help build run safety-checker test test-unit lint test-rust test-parity test-acceptance test-cluster cluster-up cluster-down crates-alone generate evaluate-demo clean
+.PHONY: help build run safety-checker test test-unit lint test-rust test-parity test-acceptance test-cluster soak bench-models cluster-up cluster-down crates-alone generate evaluate-demo clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -54,8 +54,19 @@ test-parity: build ## against diffusers, step by step
 test-acceptance: build ## real clients against the real binaries, and kills
 	@$(NEEDS_PYTHON) EMULSION_ROUTER=$(BIN)/emulsion-router EMULSION_RUNTIME=$(BIN)/emulsion-runtime tests/acceptance/run.sh
 
+CLUSTER_TESTS = EMULSION_OPERATOR=$(BIN)/emulsion-operator EMULSION_ROUTER=$(BIN)/emulsion-router EMULSION_RUNTIME=$(BIN)/emulsion-runtime tests/cluster/run.sh
+
 test-cluster: build ## on a real Kubernetes: root and Go, or EMULSION_TEST_KUBECONFIG
-	@EMULSION_OPERATOR=$(BIN)/emulsion-operator EMULSION_ROUTER=$(BIN)/emulsion-router EMULSION_RUNTIME=$(BIN)/emulsion-runtime tests/cluster/run.sh
+	@$(CLUSTER_TESTS)
+
+# How often `make soak` runs all of it.
+ROUNDS ?= 10
+
+soak: build ## kills, rollouts and faults on a real Kubernetes, again and again with other seeds: make soak ROUNDS=10
+	@for round in $$(seq $(ROUNDS)); do echo "round $$round of $(ROUNDS)"; $(CLUSTER_TESTS) kills rollouts faults || exit 1; done
+
+bench-models: build ## ten thousand ModelDeployments on a real Kubernetes: until all are Ready, beside the bare writes of the same objects; and how soon changes are in force
+	@EMULSION_TEST_MODELS=10000 $(CLUSTER_TESTS) many changes --nocapture
 
 # Which cluster `make cluster-up` and `make cluster-down` mean; several can run side by side.
 CLUSTER ?= default

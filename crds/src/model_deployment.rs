@@ -408,6 +408,11 @@ impl ModelDeployment {
         self.spec.model_id.clone().unwrap_or_else(|| self.name_any())
     }
 
+    /// Whether callers use this name for it.
+    pub fn has_model_id(&self, id: &str) -> bool {
+        self.spec.model_id.as_deref().or(self.metadata.name.as_deref()) == Some(id)
+    }
+
     /// Who claimed a model id first has the smaller one: the older object, and of two equally old ones the first by namespace and name.
     pub fn seniority(&self) -> impl Ord + use<> {
         (self.creation_timestamp(), self.namespace(), self.name_any())

@@ -155,8 +155,7 @@ async fn trigger_concerned(mut concerned: mpsc::Receiver<Concerned>, triggers: T
                 let _ = triggers.pools.send(ObjectRef::new(&pool).within(&namespace)).await;
             }
             Concerned::Model(id) => {
-                let of_id = |model: &Arc<Model>| model.0.as_ref().is_ok_and(|model| model.model_id() == id);
-                if let Some(model) = models.find(|model| model.0.as_ref().is_ok_and(|model| model.model_id() == id)).filter(of_id) {
+                if let Some(model) = models.find(|model| model.0.as_ref().is_ok_and(|model| model.has_model_id(&id))) {
                     let _ = triggers.models.send(ObjectRef::from_obj(model.as_ref())).await;
                 }
             }

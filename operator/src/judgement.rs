@@ -56,7 +56,7 @@ pub fn judge_model<'a, 'b>(
     let id = model.model_id();
     let holder = others
         .into_iter()
-        .filter(|other| other.model_id() == id && other.uid() != model.uid())
+        .filter(|other| other.has_model_id(&id) && other.metadata.uid != model.metadata.uid)
         .min_by(|one, other| one.seniority().cmp(&other.seniority()));
     if let Some(holder) = holder.filter(|holder| holder.seniority().cmp(&model.seniority()) == Ordering::Less) {
         let (namespace, name) = (holder.namespace().unwrap_or_default(), holder.name_any());

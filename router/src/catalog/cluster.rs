@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Debug;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crds::{ModelDeployment, RuntimePool, TenantPlan, Violation, replica};
 use futures::StreamExt;
@@ -22,6 +22,8 @@ use super::{Catalog, Model, Snapshot, Weights};
 
 /// After a change others follow soon: they are taken in together.
 const SETTLING: Duration = Duration::from_millis(50);
+/// Making a snapshot of ten thousand objects takes a while: for this many times as long it rests afterwards.
+const REST: u32 = 4;
 /// How long the first lists may take.
 const FIRST_LIST_DEADLINE: Duration = Duration::from_secs(60);
 
@@ -92,10 +94,13 @@ impl ClusterCatalog {
         tokio::spawn({
             let catalog = Arc::clone(&catalog);
             async move {
+                let mut rest = SETTLING;
                 loop {
                     changed.notified().await;
-                    tokio::time::sleep(SETTLING).await;
+                    tokio::time::sleep(rest).await;
+                    let started = Instant::now();
                     catalog.replace(assembly.snapshot(&objects));
+                    rest = SETTLING.max(started.elapsed() * REST);
                 }
             }
         });

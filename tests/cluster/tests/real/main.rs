@@ -7,6 +7,7 @@ mod shapes;
 mod stores; // a PostgreSQL and an S3 server that are there already
 
 mod api_server; // its restart: watches resume
+mod changes; // of plans and models are in force without a restart
 mod definitions; // a rule in a CRD refuses
 mod devices; // GPUs that do not exist are counted and handed out
 mod eviction; // a disruption budget holds a pod

@@ -4,7 +4,7 @@ use crds::{ModelDeployment, RuntimePool};
 use k8s_openapi::api::apps::v1::Deployment;
 use serde_json::json;
 
-use crate::installation::{condition, dedicated, installed, kill_container, plan, pool_reason, reason, replicas, working};
+use crate::installation::{condition, dedicated, installed, kill_container, pool_reason, reason, replicas, working};
 
 #[test]
 fn from_apply_to_an_image_through_the_service_and_back_to_zero() {
@@ -127,28 +127,8 @@ fn what_is_invalid_is_refused_and_what_cannot_work_says_why_and_heals() {
 }
 
 #[test]
-fn a_changed_plan_is_in_force_without_a_restart_and_external_scaling_is_obeyed() {
-    installed("plans", Needs::Pods, &json!({}), async |space, installation| {
-        let limited = |calls: u32| {
-            format!(
-                "{{apiVersion: emulsion.dev/v1alpha1, kind: TenantPlan, metadata: {{name: {}}}, spec: {{requestsPerMinute: 100, burst: 100, \
-                 parallelImages: 5, queueDepth: 10, callsPerDay: {calls}}}}}",
-                plan(space)
-            )
-        };
-        let call = json!({"model": "demo", "prompt": "a red circle", "steps": 2});
-        let status = async || anyhow::Ok(installation.post("/v1/images/generations", &call).await?.status);
-        let answered = async |expected: u16| {
-            let status = status().await?;
-            anyhow::ensure!(status == expected, "{status}");
-            Ok(())
-        };
-        assert_eq!(status().await?, 200);
-        space.apply(&limited(1)).await?;
-        space.retry("the day's only call to be used", async || answered(429).await).await?;
-        space.apply(&limited(1000)).await?;
-        space.retry("calls to be served again", async || answered(200).await).await?;
-
+fn external_scaling_is_obeyed_and_what_others_change_is_repaired() {
+    installed("scaling", Needs::Pods, &json!({}), async |space, installation| {
         // The scale subresource decides in mode External, and the operator keeps its hands off.
         space.apply(&dedicated("scaled", "mode: External, maxReplicas: 2, replicas: 0")).await?;
         space.wait_for::<ModelDeployment>("scaled", "at zero", |model| reason(model) == "ScaledToZero").await?;
