@@ -15,6 +15,7 @@ mod single_clip;
 mod single_file;
 mod stable_diffusion;
 mod stable_diffusion_xl;
+mod unet_networks;
 
 use std::path::{Path, PathBuf};
 
@@ -26,10 +27,10 @@ pub use single_file::{Recognised, layouts_alone, layouts_within, recognise};
 use crate::conditioning::Conditioner;
 use crate::denoiser::Denoiser;
 use crate::json::{Config, ConfigError};
-use crate::layers::PartSources;
+use crate::layers::{Parameters, PartSources};
 use crate::sampler::ScheduleRequest;
 use crate::tokenizer::TokenizerError;
-use crate::vae::Vae;
+use crate::vae::{Vae, VaeConfig};
 use crate::weights::WeightsError;
 
 /// diffusers' pipelines ask for sides divisible by this, whatever the VAE's scale.
@@ -68,14 +69,22 @@ pub trait ModelSpec: Send + Sync + std::fmt::Debug {
     fn parts(&self) -> &[Part];
     /// The folders of its tokenizers.
     fn tokenizers(&self) -> &[&'static str];
-    /// Channels of the latents.
-    fn latent_channels(&self) -> usize;
-    /// Pixels per latent position, along each side.
-    fn latent_scale(&self) -> usize;
+    /// The autoencoder's configuration.
+    fn vae_config(&self) -> &VaeConfig;
     /// What requests get where they do not say.
     fn defaults(&self) -> Defaults;
     /// Fields of a request that only some families heed, and this one does, by diffusers' names.
     fn heeds(&self) -> &'static [&'static str];
+
+    /// Channels of the latents.
+    fn latent_channels(&self) -> usize {
+        self.vae_config().latent_channels
+    }
+
+    /// Pixels per latent position, along each side.
+    fn latent_scale(&self) -> usize {
+        self.vae_config().scale()
+    }
 
     /// Channels that the denoiser reads beside the latents: 0, or those of an inpainting's mask and masked picture.
     fn concat_channels(&self) -> usize {
@@ -135,7 +144,9 @@ pub trait ModelSpec: Send + Sync + std::fmt::Debug {
     ///
     /// # Errors
     /// When a parameter is missing or has another shape.
-    fn vae(&self, sources: &dyn PartSources) -> Result<Vae, WeightsError>;
+    fn vae(&self, sources: &dyn PartSources) -> Result<Vae, WeightsError> {
+        Vae::new(self.vae_config(), &Parameters::of_part(sources, declared::VAE.folder)?)
+    }
 }
 
 /// A family: how it is recognised and read. Plain data and constructors, no state.

@@ -7,11 +7,12 @@ use candle_core::DType;
 use serde_json::Value;
 
 use super::{Part, SpecError};
-use crate::denoiser::UNetConfig;
 use crate::json::{Config, ConfigError};
 use crate::text::{ClipTextConfig, EncodeError, PromptError, T5Config};
 use crate::tokenizer::{Tokenizer, UnigramTokenizer};
-use crate::vae::VaeConfig;
+
+/// The autoencoder, which every family has.
+pub(super) const VAE: Part = Part { folder: "vae", class: "AutoencoderKL", layers: None };
 
 /// Whether `model_index.json` says that there is no such part: as in the reference, by two nulls or by leaving it out.
 pub(super) fn is_absent(model_index: &Config, folder: &str) -> bool {
@@ -88,30 +89,4 @@ pub(super) fn sequence_length(asked: Option<usize>, default: usize) -> Result<us
 /// The precision of a part in a model that is computed in `compute`: T5's inner values are too large for f16.
 pub(super) fn t5_dtype(is_t5: bool, compute: DType) -> DType {
     if is_t5 && compute == DType::F16 { DType::F32 } else { compute }
-}
-
-/// Sides beyond this are not taken as a default, whatever a configuration says.
-const MAX_DEFAULT_LATENT_SIDE: usize = 256;
-
-/// Side of the latents that a UNet was trained on; `usual` where its configuration does not say.
-pub(super) fn default_side(unet: &UNetConfig, usual: usize) -> usize {
-    unet.sample_size.filter(|side| (1..=MAX_DEFAULT_LATENT_SIDE).contains(side)).unwrap_or(usual)
-}
-
-/// Checks that a UNet's latents are the autoencoder's: it reads those alone, or for inpainting also a mask and the latents of the picture
-/// without what is drawn anew.
-///
-/// # Errors
-/// Naming the UNet's key and value.
-pub(super) fn latents_fit(unet_file: &Config, unet: &UNetConfig, vae: &VaeConfig) -> Result<(), ConfigError> {
-    let latent = vae.latent_channels;
-    let inpainting = latent + 1 + latent;
-    if unet.out_channels != latent {
-        return Err(unet_file.unaccepted("out_channels", &format!("{latent}, the latent_channels of the VAE")));
-    }
-    if unet.in_channels != latent && unet.in_channels != inpainting {
-        let accepted = format!("{latent}, the latent_channels of the VAE, or {inpainting} for inpainting");
-        return Err(unet_file.unaccepted("in_channels", &accepted));
-    }
-    Ok(())
 }

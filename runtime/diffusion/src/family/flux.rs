@@ -9,7 +9,8 @@ use std::sync::Arc;
 
 use candle_core::DType;
 
-use super::{Defaults, Family, ModelSpec, Part, SpecError, declared};
+use super::declared::{self, VAE};
+use super::{Defaults, Family, ModelSpec, Part, SpecError};
 use crate::conditioning::{Conditioner, Description, Encoded};
 use crate::denoiser::{Denoiser, Flux as Transformer, FluxConfig};
 use crate::exec::Exec;
@@ -22,7 +23,7 @@ use crate::text::{
     T5Config, T5Encoder, T5PromptEncoder,
 };
 use crate::tokenizer::{Tokenizer, UnigramTokenizer};
-use crate::vae::{Vae, VaeConfig};
+use crate::vae::VaeConfig;
 use crate::weights::WeightsError;
 
 const PIPELINES: [&str; 3] = ["FluxPipeline", "FluxImg2ImgPipeline", "FluxInpaintPipeline"];
@@ -30,7 +31,6 @@ const PIPELINES: [&str; 3] = ["FluxPipeline", "FluxImg2ImgPipeline", "FluxInpain
 const CLIP: Part = Part { folder: "text_encoder", class: "CLIPTextModel", layers: Some("") };
 const T5: Part = Part { folder: "text_encoder_2", class: "T5EncoderModel", layers: None };
 const TRANSFORMER: Part = Part { folder: "transformer", class: "FluxTransformer2DModel", layers: Some("") };
-const VAE: Part = Part { folder: "vae", class: "AutoencoderKL", layers: None };
 const PARTS: [Part; 4] = [CLIP, T5, TRANSFORMER, VAE];
 const TOKENIZERS: [&str; 2] = ["tokenizer", "tokenizer_2"];
 
@@ -123,12 +123,8 @@ impl ModelSpec for Spec {
         &TOKENIZERS
     }
 
-    fn latent_channels(&self) -> usize {
-        self.vae.latent_channels
-    }
-
-    fn latent_scale(&self) -> usize {
-        self.vae.scale()
+    fn vae_config(&self) -> &VaeConfig {
+        &self.vae
     }
 
     fn defaults(&self) -> Defaults {
@@ -171,10 +167,6 @@ impl ModelSpec for Spec {
 
     fn denoiser(&self, sources: &dyn PartSources) -> Result<Box<dyn Denoiser>, WeightsError> {
         Ok(Box::new(Transformer::new(&self.transformer, &Parameters::of_part(sources, TRANSFORMER.folder)?)?))
-    }
-
-    fn vae(&self, sources: &dyn PartSources) -> Result<Vae, WeightsError> {
-        Vae::new(&self.vae, &Parameters::of_part(sources, VAE.folder)?)
     }
 }
 

@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use candle_core::{DType, Tensor};
 
-use super::{Defaults, Family, ModelSpec, Part, SpecError, declared};
+use super::declared::{self, VAE};
+use super::{Defaults, Family, ModelSpec, Part, SpecError};
 use crate::conditioning::{Conditioner, Description, Encoded};
 use crate::denoiser::{Denoiser, Mmdit, MmditConfig};
 use crate::exec::Exec;
@@ -19,7 +20,7 @@ use crate::text::{
     StatesFrom, T5Config, T5Encoder, T5PromptEncoder,
 };
 use crate::tokenizer::{Tokenizer, UnigramTokenizer};
-use crate::vae::{Vae, VaeConfig};
+use crate::vae::VaeConfig;
 use crate::weights::WeightsError;
 
 const PIPELINES: [&str; 3] = ["StableDiffusion3Pipeline", "StableDiffusion3Img2ImgPipeline", "StableDiffusion3InpaintPipeline"];
@@ -28,7 +29,6 @@ const CLIP: Part = Part { folder: "text_encoder", class: "CLIPTextModelWithProje
 const CLIP_2: Part = Part { folder: "text_encoder_2", class: "CLIPTextModelWithProjection", layers: Some("text_encoder_2.") };
 const T5: Part = Part { folder: "text_encoder_3", class: "T5EncoderModel", layers: None };
 const TRANSFORMER: Part = Part { folder: "transformer", class: "SD3Transformer2DModel", layers: Some("") };
-const VAE: Part = Part { folder: "vae", class: "AutoencoderKL", layers: None };
 const PARTS: [Part; 5] = [CLIP, CLIP_2, T5, TRANSFORMER, VAE];
 const TOKENIZERS: [&str; 3] = ["tokenizer", "tokenizer_2", "tokenizer_3"];
 
@@ -147,12 +147,8 @@ impl ModelSpec for Spec {
         if self.t5.is_some() { &TOKENIZERS } else { &TOKENIZERS[..2] }
     }
 
-    fn latent_channels(&self) -> usize {
-        self.vae.latent_channels
-    }
-
-    fn latent_scale(&self) -> usize {
-        self.vae.scale()
+    fn vae_config(&self) -> &VaeConfig {
+        &self.vae
     }
 
     fn defaults(&self) -> Defaults {
@@ -203,10 +199,6 @@ impl ModelSpec for Spec {
 
     fn denoiser(&self, sources: &dyn PartSources) -> Result<Box<dyn Denoiser>, WeightsError> {
         Ok(Box::new(Mmdit::new(&self.transformer, &Parameters::of_part(sources, TRANSFORMER.folder)?)?))
-    }
-
-    fn vae(&self, sources: &dyn PartSources) -> Result<Vae, WeightsError> {
-        Vae::new(&self.vae, &Parameters::of_part(sources, VAE.folder)?)
     }
 }
 

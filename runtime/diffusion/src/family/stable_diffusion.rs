@@ -5,16 +5,18 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use super::declared::{self, VAE};
 use super::single_clip::SingleClip;
-use super::{Defaults, Family, ModelSpec, Part, SpecError, declared};
+use super::unet_networks::{TEXT_ENCODER, UNET, UNetNetworks};
+use super::{Defaults, Family, ModelSpec, Part, SpecError};
 use crate::conditioning::Conditioner;
-use crate::denoiser::{Denoiser, UNet, UNetConfig};
+use crate::denoiser::Denoiser;
 use crate::json::{Config, ConfigError};
 use crate::layers::{Parameters, PartSources};
 use crate::ops::Activation;
 use crate::text::{ClipTextConfig, ClipTextEncoder, Pooling, PromptEncoder, StatesFrom};
 use crate::tokenizer::Tokenizer;
-use crate::vae::{Vae, VaeConfig};
+use crate::vae::VaeConfig;
 use crate::weights::WeightsError;
 
 const PIPELINES: [&str; 5] = [
@@ -25,9 +27,6 @@ const PIPELINES: [&str; 5] = [
     "LatentConsistencyModelImg2ImgPipeline",
 ];
 
-const TEXT_ENCODER: Part = Part { folder: "text_encoder", class: "CLIPTextModel", layers: Some("") };
-const UNET: Part = Part { folder: "unet", class: "UNet2DConditionModel", layers: Some("") };
-const VAE: Part = Part { folder: "vae", class: "AutoencoderKL", layers: None };
 const PARTS: [Part; 3] = [TEXT_ENCODER, UNET, VAE];
 
 /// The reference pipelines' defaults.
@@ -68,19 +67,12 @@ impl Family for StableDiffusion {
     fn read(&'static self, folder: &Path, model_index: &Config) -> Result<Box<dyn ModelSpec>, SpecError> {
         declared::check(model_index, &PARTS)?;
         let text = ClipTextConfig::new(&Config::open(folder.join("text_encoder/config.json"))?)?;
-        let unet_file = Config::open(folder.join("unet/config.json"))?;
-        let unet = UNetConfig::new(&unet_file)?;
-        let vae = VaeConfig::new(&Config::open(folder.join("vae/config.json"))?)?;
-        if unet.context_features() != text.features {
-            let accepted = format!("{}, the hidden_size of the text encoder", text.features);
-            return Err(unet_file.unaccepted("cross_attention_dim", &accepted).into());
-        }
-        if unet.addition.is_some() {
+        let (unet_file, networks) = UNetNetworks::read(folder, text.features, "the hidden_size of the text encoder")?;
+        if networks.unet.addition.is_some() {
             return Err(unet_file.unaccepted("addition_embed_type", "null, as this pipeline has nothing to add").into());
         }
-        declared::latents_fit(&unet_file, &unet, &vae)?;
         let tokenizer = declared::tokenizer(folder, "tokenizer", &text)?;
-        Ok(Box::new(Spec { family: self, tokenizer, text, unet, vae }))
+        Ok(Box::new(Spec { family: self, tokenizer, text, networks }))
     }
 }
 
@@ -89,8 +81,7 @@ struct Spec {
     family: &'static StableDiffusion,
     tokenizer: Arc<Tokenizer>,
     text: ClipTextConfig,
-    unet: UNetConfig,
-    vae: VaeConfig,
+    networks: UNetNetworks,
 }
 
 impl ModelSpec for Spec {
@@ -106,20 +97,16 @@ impl ModelSpec for Spec {
         &["tokenizer"]
     }
 
-    fn latent_channels(&self) -> usize {
-        self.vae.latent_channels
+    fn vae_config(&self) -> &VaeConfig {
+        &self.networks.vae
     }
 
     fn concat_channels(&self) -> usize {
-        self.unet.in_channels - self.vae.latent_channels
-    }
-
-    fn latent_scale(&self) -> usize {
-        self.vae.scale()
+        self.networks.concat_channels()
     }
 
     fn defaults(&self) -> Defaults {
-        let pixels = declared::default_side(&self.unet, self.family.latent_side) * self.vae.scale();
+        let pixels = self.networks.default_side_pixels(self.family.latent_side);
         let (num_inference_steps, guidance_scale) = match self.embeds_guidance() {
             true => (DEFAULT_DISTILLED_STEPS, DEFAULT_DISTILLED_GUIDANCE_SCALE),
             false => (DEFAULT_STEPS, DEFAULT_GUIDANCE_SCALE),
@@ -128,7 +115,7 @@ impl ModelSpec for Spec {
     }
 
     fn embeds_guidance(&self) -> bool {
-        self.unet.guidance_features.is_some()
+        self.networks.embeds_guidance()
     }
 
     fn heeds(&self) -> &'static [&'static str] {
@@ -142,10 +129,6 @@ impl ModelSpec for Spec {
     }
 
     fn denoiser(&self, sources: &dyn PartSources) -> Result<Box<dyn Denoiser>, WeightsError> {
-        Ok(Box::new(UNet::new(&self.unet, &Parameters::of_part(sources, UNET.folder)?)?))
-    }
-
-    fn vae(&self, sources: &dyn PartSources) -> Result<Vae, WeightsError> {
-        Vae::new(&self.vae, &Parameters::of_part(sources, VAE.folder)?)
+        self.networks.denoiser(sources)
     }
 }

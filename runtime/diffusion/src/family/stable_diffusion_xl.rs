@@ -10,23 +10,22 @@ use std::sync::Arc;
 use candle_core::DType;
 
 use self::two_clips::TwoClips;
-use super::{Defaults, Family, ModelSpec, Part, SpecError, declared};
+use super::declared::{self, VAE};
+use super::unet_networks::{TEXT_ENCODER, UNET, UNetNetworks};
+use super::{Defaults, Family, ModelSpec, Part, SpecError};
 use crate::conditioning::Conditioner;
-use crate::denoiser::{AdditionConfig, Denoiser, UNet, UNetConfig};
+use crate::denoiser::{AdditionConfig, Denoiser};
 use crate::json::{Config, ConfigError};
 use crate::layers::{Parameters, PartSources};
 use crate::text::{ClipTextConfig, ClipTextEncoder, Pooling, PromptEncoder, StatesFrom};
 use crate::tokenizer::Tokenizer;
-use crate::vae::{Vae, VaeConfig};
+use crate::vae::VaeConfig;
 use crate::weights::WeightsError;
 use micro::MicroIds;
 
 const PIPELINES: [&str; 3] = ["StableDiffusionXLPipeline", "StableDiffusionXLImg2ImgPipeline", "StableDiffusionXLInpaintPipeline"];
 
-const TEXT_ENCODER: Part = Part { folder: "text_encoder", class: "CLIPTextModel", layers: Some("") };
 const TEXT_ENCODER_2: Part = Part { folder: "text_encoder_2", class: "CLIPTextModelWithProjection", layers: Some("text_encoder_2.") };
-const UNET: Part = Part { folder: "unet", class: "UNet2DConditionModel", layers: Some("") };
-const VAE: Part = Part { folder: "vae", class: "AutoencoderKL", layers: None };
 const BASE_PARTS: [Part; 4] = [TEXT_ENCODER, TEXT_ENCODER_2, UNET, VAE];
 const REFINER_PARTS: [Part; 3] = [TEXT_ENCODER_2, UNET, VAE];
 
@@ -109,16 +108,9 @@ impl Family for StableDiffusionXl {
         };
         let first = if self.has_first_encoder() { Some(clip(TEXT_ENCODER, "tokenizer")?) } else { None };
         let second = clip(TEXT_ENCODER_2, "tokenizer_2")?;
-        let unet_file = Config::open(folder.join("unet/config.json"))?;
-        let unet = UNetConfig::new(&unet_file)?;
-        let vae = VaeConfig::new(&Config::open(folder.join("vae/config.json"))?)?;
         let features = first.as_ref().map_or(0, |first| first.config.features) + second.config.features;
-        if unet.context_features() != features {
-            let accepted = format!("{features}, the hidden_size of the text encoders together");
-            return Err(unet_file.unaccepted("cross_attention_dim", &accepted).into());
-        }
-        declared::latents_fit(&unet_file, &unet, &vae)?;
-        let Some(addition) = unet.addition else {
+        let (unet_file, networks) = UNetNetworks::read(folder, features, "the hidden_size of the text encoders together")?;
+        let Some(addition) = networks.unet.addition else {
             return Err(unet_file.unaccepted("addition_embed_type", "text_time").into());
         };
         let ids = micro_ids(addition, second.config.projection_features).ok_or_else(|| {
@@ -127,7 +119,7 @@ impl Family for StableDiffusionXl {
             unet_file.unaccepted("projection_class_embeddings_input_dim", &accepted)
         })?;
         let zeros_for_absent_negative = model_index.bool("force_zeros_for_empty_prompt")?.unwrap_or(true);
-        Ok(Box::new(Spec { family: self, first, second, unet, vae, addition, ids, zeros_for_absent_negative }))
+        Ok(Box::new(Spec { family: self, first, second, networks, addition, ids, zeros_for_absent_negative }))
     }
 }
 
@@ -148,8 +140,7 @@ struct Spec {
     family: &'static StableDiffusionXl,
     first: Option<Clip>,
     second: Clip,
-    unet: UNetConfig,
-    vae: VaeConfig,
+    networks: UNetNetworks,
     addition: AdditionConfig,
     ids: MicroIds,
     zeros_for_absent_negative: bool,
@@ -168,20 +159,16 @@ impl ModelSpec for Spec {
         self.family.tokenizers
     }
 
-    fn latent_channels(&self) -> usize {
-        self.vae.latent_channels
+    fn vae_config(&self) -> &VaeConfig {
+        &self.networks.vae
     }
 
     fn concat_channels(&self) -> usize {
-        self.unet.in_channels - self.vae.latent_channels
-    }
-
-    fn latent_scale(&self) -> usize {
-        self.vae.scale()
+        self.networks.concat_channels()
     }
 
     fn defaults(&self) -> Defaults {
-        let pixels = declared::default_side(&self.unet, DEFAULT_LATENT_SIDE) * self.vae.scale();
+        let pixels = self.networks.default_side_pixels(DEFAULT_LATENT_SIDE);
         Defaults { width: pixels, height: pixels, num_inference_steps: DEFAULT_STEPS, guidance_scale: DEFAULT_GUIDANCE_SCALE }
     }
 
@@ -195,12 +182,12 @@ impl ModelSpec for Spec {
     }
 
     fn embeds_guidance(&self) -> bool {
-        self.unet.guidance_features.is_some()
+        self.networks.embeds_guidance()
     }
 
     /// Its own autoencoder overflows in half precision; one that was mended says so in its configuration.
     fn part_dtype(&self, folder: &str, compute: DType) -> DType {
-        match (folder == VAE.folder && self.vae.force_upcast, compute) {
+        match (folder == VAE.folder && self.networks.vae.force_upcast, compute) {
             (true, DType::F16 | DType::BF16) => DType::F32,
             _ => compute,
         }
@@ -216,20 +203,16 @@ impl ModelSpec for Spec {
         Ok(Box::new(TwoClips {
             first,
             second: encoder(&self.second, TEXT_ENCODER_2, Pooling::Projected, "clip_g")?,
-            context_features: self.unet.context_features(),
+            context_features: self.networks.unet.context_features(),
             pooled_features: self.second.config.projection_features,
             ids: self.ids,
             id_features: self.addition.id_features,
-            sinusoid: self.unet.sinusoid,
+            sinusoid: self.networks.unet.sinusoid,
             zeros_for_absent_negative: self.zeros_for_absent_negative,
         }))
     }
 
     fn denoiser(&self, sources: &dyn PartSources) -> Result<Box<dyn Denoiser>, WeightsError> {
-        Ok(Box::new(UNet::new(&self.unet, &Parameters::of_part(sources, UNET.folder)?)?))
-    }
-
-    fn vae(&self, sources: &dyn PartSources) -> Result<Vae, WeightsError> {
-        Vae::new(&self.vae, &Parameters::of_part(sources, VAE.folder)?)
+        self.networks.denoiser(sources)
     }
 }

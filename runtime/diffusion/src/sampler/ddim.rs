@@ -4,9 +4,7 @@ use std::sync::Arc;
 
 use super::alpha_table::{self, AlphaTable, Level, levels_to, whole};
 use super::blend::Blend;
-use super::options::{
-    CLIPPING_KEYS, Defaults, SPACING_KEYS, SharedOptions, SpacingOptions, THRESHOLDING_KEYS, TRAINING_KEYS, ZERO_SNR_KEYS, check_linear,
-};
+use super::options::{Defaults, SharedOptions, SpacingOptions, check_linear, with_own};
 use super::schedule::{Schedule, Spacing, check_steps};
 use super::select::Class;
 use super::{Evaluation, NoiseMix, Sampler, SamplerError, ScheduleRequest, Update};
@@ -16,7 +14,7 @@ const NAME: &str = "DDIMScheduler";
 
 pub(super) const CLASS: Class = Class {
     name: NAME,
-    options: &[TRAINING_KEYS, SPACING_KEYS, ZERO_SNR_KEYS, &["set_alpha_to_one"], CLIPPING_KEYS, THRESHOLDING_KEYS],
+    options: &with_own(&["set_alpha_to_one"]),
     takes_eta: true,
     is_flow: false,
     make: |config| Ok(Arc::new(Ddim::new(config)?)),

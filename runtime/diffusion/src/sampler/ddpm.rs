@@ -4,9 +4,7 @@ use std::sync::Arc;
 
 use super::alpha_table::{self, AlphaTable, levels_to, whole};
 use super::blend::Blend;
-use super::options::{
-    CLIPPING_KEYS, Defaults, SPACING_KEYS, SharedOptions, SpacingOptions, THRESHOLDING_KEYS, TRAINING_KEYS, ZERO_SNR_KEYS, check_linear,
-};
+use super::options::{Defaults, SharedOptions, SpacingOptions, check_linear, with_own};
 use super::schedule::{Schedule, Spacing, check_steps};
 use super::select::Class;
 use super::{Evaluation, NoiseMix, Sampler, SamplerError, ScheduleRequest, Update};
@@ -16,7 +14,7 @@ const NAME: &str = "DDPMScheduler";
 
 pub(super) const CLASS: Class = Class {
     name: NAME,
-    options: &[TRAINING_KEYS, SPACING_KEYS, ZERO_SNR_KEYS, &["variance_type"], CLIPPING_KEYS, THRESHOLDING_KEYS],
+    options: &with_own(&["variance_type"]),
     takes_eta: false,
     is_flow: false,
     make: |config| Ok(Arc::new(Ddpm::new(config)?)),

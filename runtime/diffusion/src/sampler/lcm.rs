@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::alpha_table::{self, AlphaTable, levels_to};
 use super::blend::Blend;
-use super::options::{CLIPPING_KEYS, Defaults, SPACING_KEYS, SharedOptions, THRESHOLDING_KEYS, TRAINING_KEYS, ZERO_SNR_KEYS, check_linear};
+use super::options::{Defaults, SharedOptions, check_linear, with_own};
 use super::schedule::{Schedule, check_steps};
 use super::select::Class;
 use super::{Evaluation, NoiseMix, Sampler, SamplerError, ScheduleRequest, Update};
@@ -12,17 +12,12 @@ use crate::json::Config;
 
 const NAME: &str = "LCMScheduler";
 
-/// The spacing of the timesteps and the end of ᾱ are read by neither this class nor TCD, which both have them.
+/// Keys of this class and TCD. The end of ᾱ, and the spacing of the timesteps, are read by neither, which both have them.
+pub(super) const DISTILLATION_KEYS: &[&str] = &["original_inference_steps", "timestep_scaling", "set_alpha_to_one"];
+
 pub(super) const CLASS: Class = Class {
     name: NAME,
-    options: &[
-        TRAINING_KEYS,
-        ZERO_SNR_KEYS,
-        &["original_inference_steps", "timestep_scaling", "set_alpha_to_one"],
-        SPACING_KEYS,
-        CLIPPING_KEYS,
-        THRESHOLDING_KEYS,
-    ],
+    options: &with_own(DISTILLATION_KEYS),
     takes_eta: false,
     is_flow: false,
     make: |config| Ok(Arc::new(Lcm::new(config)?)),

@@ -18,6 +18,11 @@ pub(super) const ZERO_SNR_KEYS: &[&str] = &["rescale_betas_zero_snr"];
 pub(super) const CLIPPING_KEYS: &[&str] = &["clip_sample", "clip_sample_range"];
 pub(super) const THRESHOLDING_KEYS: &[&str] = &["thresholding", "dynamic_thresholding_ratio", "sample_max_value"];
 
+/// What the classes on ᾱ have, beside keys of their own.
+pub(super) const fn with_own(own: &'static [&'static str]) -> [&'static [&'static str]; 6] {
+    [TRAINING_KEYS, SPACING_KEYS, ZERO_SNR_KEYS, own, CLIPPING_KEYS, THRESHOLDING_KEYS]
+}
+
 /// How the reference's classes differ in what they read of the training.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Defaults {

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use super::alpha_table::{self, AlphaTable, levels_to};
 use super::blend::Blend;
 use super::ddim::read_eta;
-use super::lcm::Distillation;
-use super::options::{CLIPPING_KEYS, Defaults, SPACING_KEYS, SharedOptions, THRESHOLDING_KEYS, TRAINING_KEYS, ZERO_SNR_KEYS, check_linear};
+use super::lcm::{DISTILLATION_KEYS, Distillation};
+use super::options::{Defaults, SharedOptions, check_linear, with_own};
 use super::schedule::Schedule;
 use super::select::Class;
 use super::{Evaluation, NoiseMix, Sampler, SamplerError, ScheduleRequest, Update};
@@ -16,14 +16,7 @@ const NAME: &str = "TCDScheduler";
 
 pub(super) const CLASS: Class = Class {
     name: NAME,
-    options: &[
-        TRAINING_KEYS,
-        ZERO_SNR_KEYS,
-        &["original_inference_steps", "timestep_scaling", "set_alpha_to_one"],
-        SPACING_KEYS,
-        CLIPPING_KEYS,
-        THRESHOLDING_KEYS,
-    ],
+    options: &with_own(DISTILLATION_KEYS),
     takes_eta: true,
     is_flow: false,
     make: |config| Ok(Arc::new(Tcd::new(config)?)),
