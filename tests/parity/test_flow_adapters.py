@@ -21,7 +21,7 @@ FUSED_IN_BLOCKS = {
         "single_transformer_blocks": ("single_blocks", {"linear1": ["attn.to_q", "attn.to_k", "attn.to_v", "proj_mlp"], "linear2": ["proj_out"], "modulation_lin": ["norm.linear"]}),
     },
     "sd3": {
-        "transformer_blocks": ("joint_blocks", {"x_block_attn_qkv": ["attn.to_q", "attn.to_k", "attn.to_v"], "context_block_attn_qkv": ["attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj"], "x_block_mlp_fc1": ["ff.net.0.proj"]}),
+        "transformer_blocks": ("joint_blocks", {"x_block_attn_qkv": ["attn.to_q", "attn.to_k", "attn.to_v"], "context_block_attn_qkv": ["attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj"], "x_block_mlp_fc1": ["ff.net.0.proj"], "x_block_adaLN_modulation_1": ["norm1.linear"]}),
     },
 }
 
@@ -63,13 +63,14 @@ def differences(pipeline, family, seed):
             f"lora_transformer_{path.replace('.', '_')}.lora_down.weight": files.diffusers[f"transformer.{path}.lora_A.weight"],
             f"lora_transformer_{path.replace('.', '_')}.lora_up.weight": files.diffusers[f"transformer.{path}.lora_B.weight"],
         }
-    # The CLIP text encoders.
-    for part in ["text_encoder", "text_encoder_2"]:
+    # The CLIP text encoders, in the original names as kohya's trainers write them.
+    for part, prefix in [("text_encoder", "lora_te1"), ("text_encoder_2", "lora_te2")]:
         layers = {name: layer for name, layer in getattr(pipeline, part).named_modules() if name.endswith(("layers.1.self_attn.q_proj", "layers.0.mlp.fc1"))}
         for path, layer in layers.items():
-            both = {f"{part}.{path}.lora_A.weight": normal(RANK, layer.in_features), f"{part}.{path}.lora_B.weight": normal(layer.out_features, RANK)}
-            files.diffusers |= both
-            files.original |= both
+            down, up = normal(RANK, layer.in_features), normal(layer.out_features, RANK)
+            files.diffusers |= {f"{part}.{path}.lora_A.weight": down, f"{part}.{path}.lora_B.weight": up}
+            kohya = f"{prefix}_{path.replace('.', '_')}"
+            files.original |= {f"{kohya}.lora_down.weight": down, f"{kohya}.lora_up.weight": up, f"{kohya}.alpha": torch.tensor(float(RANK))}
     return files
 
 
@@ -102,3 +103,19 @@ def test_lora_of_another_architecture_is_refused_by_name(runtime_binary, flow_fo
     request = FlowCase("refused").request() | {"adapters": [{"model": str(file), "scale": 1.0}]}
     with pytest.raises(TraceFailed, match="made for flux"):
         trace(runtime_binary, flow_folders["sd3"], request, {}, tmp_path, "refused")
+
+
+@pytest.mark.parametrize("pipeline", ["sd3", "flux-dev"])
+def test_layers_of_t5_are_refused_with_what_to_do(pipeline, runtime_binary, flow_folders, flow_pipelines_of, tmp_path):
+    """As kohya's trainers call them."""
+    file = tmp_path / "t5.safetensors"
+    layer = {
+        "lora_te3_encoder_block_0_layer_0_SelfAttention_q.lora_down.weight": torch.zeros(RANK, 64),
+        "lora_te3_encoder_block_0_layer_0_SelfAttention_q.lora_up.weight": torch.zeros(32, RANK),
+    }
+    original = differences(flow_pipelines_of(pipeline), "flux" if pipeline.startswith("flux") else "sd3", 2).original
+    for tensors in [layer, layer | original]:
+        safetensors.torch.save_file({name: tensor.contiguous().clone() for name, tensor in tensors.items()}, file)
+        request = FlowCase("refused").request() | {"adapters": [{"model": str(file), "scale": 1.0}]}
+        with pytest.raises(TraceFailed, match="lora_te3_encoder.*acts on T5.*without T5"):
+            trace(runtime_binary, flow_folders[pipeline], request, {}, tmp_path, "refused")

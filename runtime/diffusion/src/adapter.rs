@@ -25,7 +25,6 @@ mod patch;
 mod rows;
 mod shapes;
 mod training_record;
-mod transformer_names;
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};

@@ -29,6 +29,9 @@ struct FittedPatch {
     magnitude: Option<(Tensor, Axis)>,
 }
 
+/// Parts of names that only T5's layers have; the last is what kohya's trainer puts before them.
+const T5: [&str; 3] = ["SelfAttention", "DenseReluDense", "lora_te3_"];
+
 /// What DoRA's lengths are over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Axis {
@@ -144,7 +147,10 @@ fn divided<'a>(
     layers: &'a LayerTable,
     family: &'static str,
 ) -> std::result::Result<Vec<OnLayer<'a>>, AdapterError> {
-    let unknown = || AdapterError::UnknownModule { module: module.to_owned(), model: family };
+    let unknown = || match T5.iter().any(|part| module.contains(part)) {
+        true => AdapterError::ActsOnT5 { module: module.to_owned() },
+        false => AdapterError::UnknownModule { module: module.to_owned(), model: family },
+    };
     let found = layers.find_fused(module).iter().map(|path| Some((path, layers.weight(path)?))).collect::<Option<Vec<_>>>();
     let found = found.filter(|found| !found.is_empty()).ok_or_else(unknown)?;
     let outputs = found.iter().map(|(_, weight)| weight.dims()[0]).sum();

@@ -111,6 +111,14 @@ pub enum AdapterError {
         /// The model's family.
         model: &'static str,
     },
+    /// A module of a network that adapters cannot act on.
+    #[error(
+        "`{module}` acts on T5; adapters act on the denoiser and on CLIP's text encoders alone. Take the adapter without T5's layers, or train it without T5"
+    )]
+    ActsOnT5 {
+        /// As the file names it.
+        module: String,
+    },
     /// Two modules for one layer.
     #[error("`{first}` and `{second}` are both the layer {layer}")]
     SameLayer {

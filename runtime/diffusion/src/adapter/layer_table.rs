@@ -5,8 +5,7 @@ use std::sync::Arc;
 
 use candle_core::Tensor;
 
-use super::transformer_names::Transformer;
-use crate::weights::LdmUnetNames;
+use crate::weights::{Arrangement, Layout, LdmUnetNames, Names};
 
 /// Where a text encoder's layers begin, behind what stands before the names of a second one.
 const TEXT: &str = "text_model.";
@@ -20,7 +19,7 @@ const PART_PREFIXES: [&str; 6] =
 const UNET_PREFIX: &str = "lora_unet_";
 const TRANSFORMER_PREFIX: &str = "lora_transformer_";
 const TEXT_PREFIX: &str = "lora_te_";
-/// Of the text encoders where there are two, or of the second where the first is left out.
+/// Of the text encoders where there are two, or of the second where the first is left out; and of CLIP where there is T5 besides.
 const FIRST_TEXT_PREFIX: &str = "lora_te1_";
 const SECOND_TEXT_PREFIX: &str = "lora_te2_";
 const EITHER_PREFIX: &str = "lycoris_";
@@ -40,32 +39,25 @@ impl LayerTable {
         let weights: BTreeMap<Arc<str>, Tensor> = layers.into_iter().map(|(path, weight)| (Arc::from(path), weight)).collect();
         let levels = LdmUnetNames::of(weights.keys().map(AsRef::as_ref));
         let has_second = weights.keys().any(|path| path.starts_with(SECOND));
+        let transformer = transformer_names(&weights);
         let mut aliases = HashMap::new();
         for path in weights.keys() {
             let mut add = |name: String| drop(aliases.insert(name, Arc::clone(path)));
-            let prefix = match () {
-                () if path.starts_with(SECOND) => SECOND_TEXT_PREFIX,
-                () if path.starts_with(TEXT) && has_second => FIRST_TEXT_PREFIX,
-                () if path.starts_with(TEXT) => TEXT_PREFIX,
-                () => UNET_PREFIX,
+            let prefixes: &[&str] = match () {
+                () if path.starts_with(SECOND) => &[SECOND_TEXT_PREFIX],
+                () if path.starts_with(TEXT) && has_second => &[FIRST_TEXT_PREFIX],
+                () if path.starts_with(TEXT) && transformer.is_some() => &[TEXT_PREFIX, FIRST_TEXT_PREFIX],
+                () if path.starts_with(TEXT) => &[TEXT_PREFIX],
+                () => &[UNET_PREFIX, TRANSFORMER_PREFIX],
             };
             for name in levels.name(path).into_iter().chain([path.to_string()]) {
                 let underscored = name.trim_start_matches(SECOND).replace('.', "_");
-                add(format!("{prefix}{underscored}"));
-                add(format!("{TRANSFORMER_PREFIX}{underscored}"));
+                prefixes.iter().for_each(|prefix| add(format!("{prefix}{underscored}")));
                 add(name);
             }
         }
-        let mut originals: BTreeMap<String, BTreeMap<usize, Arc<str>>> = BTreeMap::new();
-        if let Some(transformer) = Transformer::of(weights.keys().map(AsRef::as_ref)) {
-            for path in weights.keys() {
-                if let Some((name, place)) = transformer.original(path) {
-                    originals.entry(name).or_default().insert(place, Arc::clone(path));
-                }
-            }
-        }
         let mut fused = HashMap::new();
-        for (name, paths) in originals {
+        for (name, paths) in transformer.map_or_else(BTreeMap::new, |names| originals(&weights, names)) {
             let paths: Vec<_> = paths.into_values().collect();
             for name in [format!("{UNET_PREFIX}{}", name.replace('.', "_")), name] {
                 match paths.as_slice() {
@@ -113,6 +105,35 @@ impl LayerTable {
     pub(super) fn weight(&self, path: &str) -> Option<&Tensor> {
         self.weights.get(path)
     }
+}
+
+/// Which code the original names of the model's transformer are of; `None` for a model without one.
+fn transformer_names(weights: &BTreeMap<Arc<str>, Tensor>) -> Option<Names> {
+    match () {
+        () if weights.contains_key("x_embedder") => Some(Names::Flux),
+        () if weights.contains_key("pos_embed.proj") => Some(Names::Mmdit),
+        () => None,
+    }
+}
+
+/// A transformer's layers by the names of the original code, those that share one in its order. Without the few that have their halves the
+/// other way round there: what adapts them would have to be turned, too.
+fn originals(weights: &BTreeMap<Arc<str>, Tensor>, names: Names) -> BTreeMap<String, BTreeMap<usize, Arc<str>>> {
+    const WEIGHT: &str = ".weight";
+    let parameters: Vec<String> = weights.keys().map(|path| format!("{path}{WEIGHT}")).collect();
+    let paths: Vec<&str> = parameters.iter().map(String::as_str).collect();
+    let mut originals: BTreeMap<String, BTreeMap<usize, Arc<str>>> = BTreeMap::new();
+    for (path, original) in weights.keys().zip(Layout { prefix: "", names }.originals(&paths)) {
+        let Some(original) = original else { continue };
+        let place = match original.arrangement {
+            Arrangement::Same => 0,
+            Arrangement::Rows { first, .. } => first,
+            _ => continue,
+        };
+        let name = original.name.strip_suffix(WEIGHT).unwrap_or(&original.name);
+        originals.entry(name.to_owned()).or_default().insert(place, Arc::clone(path));
+    }
+    originals
 }
 
 fn without_first<'a>(name: &'a str, prefixes: &[&str]) -> &'a str {
@@ -206,6 +227,20 @@ mod tests {
             "lycoris_double_blocks_3_img_attn_qkv",
         ] {
             assert_eq!(fused(&flux, module), [query, key, value], "{module}");
+        }
+        assert_eq!(flux.find("lora_te1_text_model_encoder_layers_0_mlp_fc1"), None);
+        let fc1 = "text_model.encoder.layers.0.mlp.fc1";
+        let flux = paths(&["x_embedder", "norm_out.linear", fc1]);
+        for module in ["lora_te1_text_model_encoder_layers_0_mlp_fc1", "lora_te_text_model_encoder_layers_0_mlp_fc1", fc1] {
+            assert_eq!(flux.find(module).map(AsRef::as_ref), Some(fc1), "{module}");
+        }
+        // Its halves are the other way round there.
+        assert_eq!(flux.find("lora_unet_final_layer_adaLN_modulation_1"), None);
+        let modulations = ["transformer_blocks.0.norm1_context.linear", "transformer_blocks.1.norm1_context.linear"];
+        let sd3 = paths(&[&["pos_embed.proj"], &modulations[..]].concat());
+        for (block, path) in [("0", Some(modulations[0])), ("1", None)] {
+            let module = format!("lora_unet_joint_blocks_{block}_context_block_adaLN_modulation_1");
+            assert_eq!(sd3.find(&module).map(AsRef::as_ref), path, "{module}");
         }
         let sd3 = paths(&["pos_embed.proj", query, key, value]);
         assert_eq!(fused(&sd3, "lora_unet_joint_blocks_3_x_block_attn_qkv"), [query, key, value]);

@@ -1,16 +1,17 @@
 //! Which family an adapter file was made for, from the names of its modules and the widths of its matrices.
 
-/// Names that only the networks of one family have.
-const NAMES: [(&str, &str); 9] = [
-    ("single_transformer_blocks", "flux"),
-    ("single_blocks", "flux"),
-    ("double_blocks", "flux"),
-    ("joint_blocks", "sd3"),
-    ("add_q_proj", "sd3"),
-    ("lora_te1_", "sdxl"),
-    ("lora_te2_", "sdxl"),
-    ("text_encoder_2.", "sdxl"),
-    ("add_embedding", "sdxl"),
+/// Names that only the networks of one family have; the first that is found counts. T5 alone is no family's.
+const NAMES: [(&str, Option<&str>); 10] = [
+    ("single_transformer_blocks", Some("flux")),
+    ("single_blocks", Some("flux")),
+    ("double_blocks", Some("flux")),
+    ("joint_blocks", Some("sd3")),
+    ("add_q_proj", Some("sd3")),
+    ("lora_te3_", None),
+    ("lora_te1_", Some("sdxl")),
+    ("lora_te2_", Some("sdxl")),
+    ("text_encoder_2.", Some("sdxl")),
+    ("add_embedding", Some("sdxl")),
 ];
 
 /// How wide text is where it enters the denoiser.
@@ -21,7 +22,7 @@ pub(crate) fn of_adapter<'a>(modules: impl Iterator<Item = (&'a str, Option<&'a 
     // Flux and Stable Diffusion 3 share names; those of Flux alone come first in the table.
     let by_name = NAMES.iter().find(|(part, _)| modules.clone().any(|(name, _)| name.contains(part)));
     if let Some((_, family)) = by_name {
-        return Some(family);
+        return *family;
     }
     let enters = |name: &str| ["attn2_to_k", "attn2.to_k", "attn2_to_v", "attn2.to_v"].iter().any(|part| name.contains(part));
     let widths = modules.filter(|(name, _)| enters(name)).filter_map(|(_, shape)| shape?.get(1).copied());
@@ -53,6 +54,7 @@ mod tests {
             ("transformer.single_transformer_blocks.0.attn.to_q", 3072, Some("flux")),
             ("transformer.transformer_blocks.0.attn.add_q_proj", 1536, Some("sd3")),
             ("lora_unet_mid_block_attentions_0_transformer_blocks_0_attn2_to_k", 32, None),
+            ("lora_te3_encoder_block_0_layer_0_SelfAttention_q", 4096, None),
             ("lora_unet_mid_block_attentions_0_proj_in", 768, None),
         ] {
             assert_eq!(of(name, &[4, width]), family, "{name}");
