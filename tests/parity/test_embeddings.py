@@ -1,5 +1,6 @@
 """Textual inversion as diffusers has it: `load_textual_inversion` on one side, the files on the other."""
 
+import dataclasses
 import zlib
 
 import pytest
@@ -7,15 +8,21 @@ import torch
 from safetensors.torch import save_file
 
 import comparison
-import make_pipelines
+import family_pipelines
+import family_reference
+import flow_pipelines
+import flow_reference
+import tiny_networks
 import reference
+from family_cases import FamilyCase
+from flow_cases import FlowCase
 from prompt_cases import EMBEDDING_CASES, EmbeddingCase
 from runtime_trace import TraceFailed, trace
 from weighted_reference import weighted_prompts
 
 
 def vectors(seed, *shape):
-    return 0.7 * torch.randn(*shape, make_pipelines.TEXT_WIDTH, generator=torch.Generator().manual_seed(seed))
+    return 0.7 * torch.randn(*shape, tiny_networks.TEXT_WIDTH, generator=torch.Generator().manual_seed(seed))
 
 
 @pytest.fixture(scope="session")
@@ -60,6 +67,51 @@ def test_embeddings_take_the_place_of_their_words(case, runtime_binary, folders,
     agree(case, folders[case.pipeline], expected, ours)
 
 
+# What files for several text encoders call them, and how wide each one's tokens are.
+XL_WIDTHS = {"clip_l": tiny_networks.TEXT_WIDTH, "clip_g": family_pipelines.SECOND_WIDTH}
+SD3_WIDTHS = dict(zip(["clip_l", "clip_g"], flow_pipelines.CLIP_WIDTHS))
+FLUX_WIDTHS = {"clip_l": flow_pipelines.CLIP_WIDTHS[0]}
+WORD, VECTORS = "<both>", 2
+NAMED = "a castle, <both>, film grain"
+SEVERAL_ENCODERS = [
+    (FamilyCase("sdxl", pipeline="sdxl", prompt=NAMED, negative_prompt="<both>_1 ugly"), XL_WIDTHS),
+    (FamilyCase("sdxl, for one prompt alone", pipeline="sdxl", prompt_2=NAMED, negative_prompt=""), XL_WIDTHS),
+    # Its T5 knows no such words.
+    (FlowCase("sd3", prompt=NAMED, prompt_3="an old sailor", negative_prompt="ugly", negative_prompt_3="text"), SD3_WIDTHS),
+    (FlowCase("flux", pipeline="flux-dev", prompt=NAMED), FLUX_WIDTHS),
+]
+
+
+def taught(pipeline, tensors):
+    """A pipeline that knows the word, as `load_textual_inversion` teaches it."""
+    for number, name in enumerate(tensors):
+        end = "_2" if number else ""
+        tokenizer, encoder = getattr(pipeline, f"tokenizer{end}"), getattr(pipeline, f"text_encoder{end}")
+        tokenizer.add_tokens([WORD] + [f"{WORD}_{at}" for at in range(1, VECTORS)])
+        with torch.no_grad():
+            encoder.resize_token_embeddings(len(tokenizer), mean_resizing=False).weight[-VECTORS:] = tensors[name]
+    return pipeline
+
+
+@pytest.mark.parametrize(("case", "widths"), SEVERAL_ENCODERS, ids=lambda value: getattr(value, "name", ""))
+def test_each_text_encoder_takes_its_own_vectors(case, widths, runtime_binary, family_folders, flow_folders, agree, tmp_path):
+    generator = torch.Generator().manual_seed(6)
+    tensors = {name: 0.7 * torch.randn(VECTORS, width, generator=generator) for name, width in widths.items()}
+    save_file(tensors, tmp_path / f"{WORD}.safetensors")
+    folders, of_family = (flow_folders, flow_reference) if isinstance(case, FlowCase) else (family_folders, family_reference)
+    pipeline = taught(of_family.load(folders[case.pipeline]), tensors)
+    said = case
+    if not hasattr(pipeline, "maybe_convert_prompt"):
+        # What the other pipelines do before they read a prompt.
+        said = dataclasses.replace(case, prompt=case.prompt.replace(WORD, f"{WORD} {WORD}_1"))
+    expected = of_family.run(pipeline, said, seed=7)
+    request = case.request() | {"embeddings": [str(tmp_path / f"{WORD}.safetensors")]}
+    ours = trace(runtime_binary, folders[case.pipeline], request, expected.draws, tmp_path, "embedding")
+    agree(case, folders[case.pipeline], expected, ours)
+    without = trace(runtime_binary, folders[case.pipeline], case.request(), expected.draws, tmp_path, "without")
+    assert comparison.measure(expected, without["step_latents"], without["image"]).complaints(), "the embedding changes nothing"
+
+
 def test_without_its_embedding_a_word_is_only_text(runtime_binary, folders, pipelines_with_embeddings, tmp_path):
     case = EmbeddingCase("asked", prompt="a <harbour> castle")
     expected = reference.run(pipelines_with_embeddings("base"), case, seed=5)
@@ -70,11 +122,12 @@ def test_without_its_embedding_a_word_is_only_text(runtime_binary, folders, pipe
 @pytest.mark.parametrize(
     ("tensors", "named"),
     [
-        ({"<wide>": torch.zeros(2, 768)}, f"768 features; this model's text encoder has {make_pipelines.TEXT_WIDTH}"),
+        ({"<wide>": torch.zeros(2, 768)}, f"768 features; this model's text encoder has {tiny_networks.TEXT_WIDTH}"),
         ({"clip_l": torch.zeros(2, 768), "clip_g": torch.zeros(2, 1280)}, "single text encoder"),
+        ({"clip_l": torch.zeros(2, 768), "clip_g": torch.zeros(2, 1280), "t5xxl": torch.zeros(2, 4096)}, "vectors for T5.*without `t5xxl`"),
         ({"lora.up": torch.zeros(4, 4), "lora.down": torch.zeros(4, 4)}, "2 tensors"),
     ],
-    ids=["of another width", "of another family", "a LoRA"],
+    ids=["of another width", "of another family", "of T5", "a LoRA"],
 )
 def test_what_is_no_embedding_for_this_model_is_refused(tensors, named, runtime_binary, folders, tmp_path):
     save_file(tensors, tmp_path / "other.safetensors")

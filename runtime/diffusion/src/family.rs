@@ -202,12 +202,6 @@ pub enum SpecError {
     },
 }
 
-/// The family that an embedding is for, where the names of its tensors tell and the family is not served.
-pub fn of_embedding_tensors<'a>(names: impl Iterator<Item = &'a str>) -> Option<&'static str> {
-    let mut names = names;
-    names.any(|name| name == "t5xxl").then_some("sd3")
-}
-
 /// All families. The order must not matter.
 pub static FAMILIES: &[&dyn Family] = &[
     &stable_diffusion::VERSION_1,

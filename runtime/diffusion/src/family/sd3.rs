@@ -182,11 +182,12 @@ impl ModelSpec for Spec {
     }
 
     fn conditioner(&self, sources: &dyn PartSources) -> Result<Box<dyn Conditioner>, WeightsError> {
-        let clip = |at: usize, part: Part| {
+        let clip = |at: usize, part: Part, embeddings| {
             let encoder = ClipTextEncoder::new(&self.clips[at], Pooling::Projected, &Parameters::of_part(sources, part.folder)?)?;
-            Ok::<_, WeightsError>(PromptEncoder::new(Arc::clone(&self.tokenizers[at]), encoder, StatesFrom::PenultimateLayer))
+            let encoder = PromptEncoder::new(Arc::clone(&self.tokenizers[at]), encoder, StatesFrom::PenultimateLayer);
+            Ok::<_, WeightsError>(encoder.with_embeddings_named(embeddings))
         };
-        let clips = [clip(0, CLIP)?, clip(1, CLIP_2)?];
+        let clips = [clip(0, CLIP, "clip_l")?, clip(1, CLIP_2, "clip_g")?];
         let t5 = match &self.t5 {
             Some((tokenizer, config)) => {
                 let encoder = T5Encoder::new(config, &Parameters::of_part(sources, T5.folder)?)?;

@@ -3,7 +3,7 @@
 //! Three file formats are read, all safetensors, told apart by their tensors' names:
 //! - AUTOMATIC1111's: `emb_params` [n, D]. The prompt's word is the file's name, which only its owner knows.
 //! - diffusers': the tensor is named by the word, such as `<cat-toy>`; [D] or [n, D].
-//! - for models with several text encoders: a tensor for each, named by it, all with the same n; the word is the file's name.
+//! - for models with several text encoders: a tensor for each of CLIP's, named by it, all with the same n; the word is the file's name.
 //!
 //! A word is found as diffusers finds it after `load_textual_inversion`: anywhere in a prompt, letter by letter, the longest first. It stands
 //! for all n vectors in order; `word_1`, `word_2`, … stand for one of them each. Vectors are looked up beside the model's table, which is
@@ -18,7 +18,6 @@ use candle_core::{DType, Device, Tensor};
 use super::ClipTextEncoder;
 use crate::dimensions::MAX_FEATURES;
 use crate::exec::Exec;
-use crate::family;
 use crate::tokenizer::{ExtraWords, Tokenizer};
 use crate::weights::{TensorInfo, WeightSource, WeightsError, open_file};
 
@@ -34,6 +33,8 @@ const PARAMETERS: &str = "emb_params";
 
 /// Names of tensors for one of several text encoders.
 const ENCODERS: [&str; 2] = ["clip_g", "clip_l"];
+/// Names of tensors for T5, whose tokenizer takes no words.
+const T5: [&str; 2] = ["t5xxl", "t5"];
 
 /// Learned vectors, as a file holds them. Cheap to clone.
 #[derive(Clone, Debug, PartialEq)]
@@ -74,13 +75,16 @@ pub enum EmbeddingFileError {
     /// It cannot be read, or is no safetensors file.
     #[error(transparent)]
     Weights(#[from] WeightsError),
-    /// It is for a family with other text encoders.
-    #[error("{} is an embedding for {family}, which is not served; take the one made for this model's family", path.display())]
-    Family {
+    /// It has vectors for T5.
+    #[error(
+        "{} holds vectors for T5 (`{name}`); words of a prompt stand for vectors of CLIP's text encoders alone ({}). Take the file without `{name}`, or train the embedding without T5",
+        path.display(), ENCODERS.join(", ")
+    )]
+    T5 {
         /// The file.
         path: PathBuf,
-        /// The family.
-        family: &'static str,
+        /// The tensor.
+        name: &'static str,
     },
     /// Another number of vectors for each text encoder.
     #[error("{} holds another number of vectors for each text encoder; a word stands for equally many in all of them", path.display())]
@@ -193,8 +197,8 @@ impl Embedding {
     pub fn open(path: &Path) -> Result<Self, EmbeddingFileError> {
         let file = open_file(path)?;
         let tensors: Vec<(&str, &TensorInfo)> = file.index().iter().collect();
-        if let Some(family) = family::of_embedding_tensors(tensors.iter().map(|(name, _)| *name)) {
-            return Err(EmbeddingFileError::Family { path: path.to_path_buf(), family });
+        if let Some(name) = T5.into_iter().find(|name| file.index().get(name).is_some()) {
+            return Err(EmbeddingFileError::T5 { path: path.to_path_buf(), name });
         }
         let encoder = |name: &str| ENCODERS.into_iter().find(|encoder| *encoder == name);
         let are_for_encoders = !tensors.is_empty() && tensors.iter().all(|(name, _)| encoder(name).is_some());
@@ -237,9 +241,12 @@ impl Embedding {
         self.tables.iter().map(|table| size_of_val::<[f32]>(&table.values)).sum()
     }
 
-    /// The vectors for the model's text encoder `wanted`, or for its only one.
+    /// The vectors for the model's text encoder `wanted`. A model with only one takes a file for only one, whatever it calls it.
     fn table(&self, wanted: Option<&'static str>) -> Option<&Table> {
-        self.tables.iter().find(|table| table.encoder == wanted)
+        match (wanted, &*self.tables) {
+            (None, [only]) => Some(only),
+            _ => self.tables.iter().find(|table| table.encoder == wanted),
+        }
     }
 }
 

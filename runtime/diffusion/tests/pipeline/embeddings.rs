@@ -200,7 +200,8 @@ fn files_that_hold_no_embedding_are_refused() {
     let nothing = zeros(&[WIDTH]);
     let not_a_number = Tensor::full(f32::NAN, WIDTH, &Device::Cpu).unwrap();
     for (tensors, words) in [
-        (vec![("clip_l", zeros(&[2, 768])), ("clip_g", zeros(&[2, 1280])), ("t5xxl", zeros(&[2, 4096]))], vec!["sd3"]),
+        (vec![("clip_l", zeros(&[2, 768])), ("clip_g", zeros(&[2, 1280])), ("t5xxl", zeros(&[2, 4096]))], vec!["T5", "`t5xxl`", "without"]),
+        (vec![("clip_l", zeros(&[2, 768])), ("t5", zeros(&[2, 4096]))], vec!["T5", "`t5`", "without"]),
         (vec![("clip_l", zeros(&[2, 768])), ("clip_g", zeros(&[1, 1280]))], vec!["another number of vectors"]),
         (vec![("lora_unet.lora_up.weight", nothing.clone()), ("lora_unet.lora_down.weight", nothing.clone())], vec!["2 tensors", "LoRA"]),
         (vec![], vec!["0 tensors"]),
