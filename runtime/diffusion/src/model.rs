@@ -242,6 +242,9 @@ impl ModelFolder {
     /// # Errors
     /// [`ModelError`] when a file cannot be read or the device refuses a tensor.
     pub fn load(&self, device: &Device, dtype: DType, progress: &mut dyn FnMut(LoadProgress)) -> Result<Model, ModelError> {
+        if device.is_cpu() && dtype == DType::BF16 {
+            return Err(ModelError::Bf16OnCpu);
+        }
         let exec_of = |folder: &str| Exec::inference(device, self.spec.part_dtype(folder, dtype));
         let read = RefCell::new((0, progress));
         let total_bytes = self.stored_bytes();

@@ -2,6 +2,7 @@
 
 use candle_core::{Device, Tensor};
 
+use super::step::is_finite;
 use super::{ImageState, PipelineError};
 use crate::picture::RgbImage;
 
@@ -32,9 +33,12 @@ pub fn preview(image: &ImageState) -> Result<Tensor, PipelineError> {
 
 fn pixels(image: &ImageState, latents: &Tensor) -> Result<Tensor, PipelineError> {
     let model = image.model();
-    let pixels = model.vae().decode(&latents.unsqueeze(0)?, model.vae_exec())?;
+    let pixels = model.vae().decode(&latents.unsqueeze(0)?, model.vae_exec())?.to_device(&Device::Cpu)?;
+    if !is_finite(&pixels)? {
+        return Err(PipelineError::NotFinitePicture);
+    }
     let pixels = ((pixels * 0.5)? + 0.5)?.clamp(0_f32, 1_f32)?;
-    Ok(pixels.squeeze(0)?.to_device(&Device::Cpu)?)
+    Ok(pixels.squeeze(0)?)
 }
 
 /// What is handed out of `pixels` that [`decode`] or [`preview`] made of `image`: bytes, and outside of an inpainting's mask those of the

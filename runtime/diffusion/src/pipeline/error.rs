@@ -19,6 +19,11 @@ pub enum PipelineError {
         /// How many there are.
         evaluations: usize,
     },
+    /// The decoded picture holds infinities or NaN, which would be black.
+    #[error(
+        "the autoencoder made a picture that is not finite: its numbers are too large for this precision. Load the model as f32 or bf16, or give it a mended autoencoder as component vae"
+    )]
+    NotFinitePicture,
     /// The image was stepped after its last evaluation, or decoded before it.
     #[error("the image has done {done} of {total} evaluations and cannot be asked for {asked}")]
     OutOfOrder {

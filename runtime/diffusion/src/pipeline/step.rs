@@ -155,6 +155,6 @@ fn apply(
     combine(&terms)
 }
 
-fn is_finite(latents: &Tensor) -> candle_core::Result<bool> {
+pub(super) fn is_finite(latents: &Tensor) -> candle_core::Result<bool> {
     Ok(latents.flatten_all()?.to_vec1::<f32>()?.iter().all(|value| value.is_finite()))
 }

@@ -1,9 +1,12 @@
 //! What makes a model folder.
 
-use std::path::Path;
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use diffusion::model::{Inspection, ModelFiles, ModelFolder};
-use diffusion::{DType, Device};
+use diffusion::model::{Inspection, Model, ModelFiles, ModelFolder};
+use diffusion::pipeline::{InjectedTensors, Request, prepare, step};
+use diffusion::{DType, Device, Tensor};
 use serde_json::{Value, json};
 
 use crate::tiny_model::TinyModel;
@@ -89,8 +92,8 @@ fn autoencoder_that_overflows_is_kept_in_single_precision() {
         };
         let others: u64 = ["text_encoder", "text_encoder_2", "unet"].into_iter().map(elements).sum();
         let expected = 2 * others + bytes * elements("vae");
-        assert_eq!(open.loaded_bytes(DType::BF16), expected);
-        let model = open.load(&Device::Cpu, DType::BF16, &mut |_| {}).unwrap();
+        assert_eq!(open.loaded_bytes(DType::F16), expected);
+        let model = open.load(&Device::Cpu, DType::F16, &mut |_| {}).unwrap();
         assert_eq!((model.bytes(), model.vae_exec().compute.size_in_bytes() as u64), (expected, bytes));
     }
 }
@@ -168,10 +171,103 @@ fn old_names_of_the_autoencoders_attention_are_read() {
     TinyModel::default().write(folder.path());
     let path = folder.path().join("vae/diffusion_pytorch_model.safetensors");
     let renamed = [("to_q", "query"), ("to_k", "key"), ("to_v", "value"), ("to_out.0", "proj_attn")];
-    let tensors = candle_core::safetensors::load(&path, &diffusion::Device::Cpu).unwrap();
-    let tensors: std::collections::HashMap<String, diffusion::Tensor> =
-        tensors.into_iter().map(|(name, tensor)| (renamed.iter().fold(name, |name, (new, old)| name.replace(new, old)), tensor)).collect();
+    let tensors: HashMap<String, Tensor> = tensors(folder.path(), "vae/diffusion_pytorch_model.safetensors")
+        .into_iter()
+        .map(|(name, tensor)| (renamed.iter().fold(name, |name, (new, old)| name.replace(new, old)), tensor))
+        .collect();
     assert!(tensors.keys().any(|name| name.ends_with("attentions.0.proj_attn.weight")));
     safetensors::serialize_to_file(tensors.iter(), None, &path).unwrap();
     assert!(ModelFolder::open(folder.path()).is_ok());
+}
+
+const UNET: &str = "unet/diffusion_pytorch_model.safetensors";
+
+fn tensors(folder: &Path, file: &str) -> HashMap<String, Tensor> {
+    candle_core::safetensors::load(folder.join(file), &Device::Cpu).unwrap()
+}
+
+/// Makes two files and an index of the UNet's one.
+fn divide(folder: &Path) -> [PathBuf; 2] {
+    let all = tensors(folder, UNET);
+    let names = ["1-of-00002", "2-of-00002"].map(|part| format!("diffusion_pytorch_model-0000{part}.safetensors"));
+    let file_of = |name: &str| usize::from(name > "mid_block");
+    let map: serde_json::Map<String, Value> = all.keys().map(|name| (name.clone(), names[file_of(name)].clone().into())).collect();
+    let paths = names.each_ref().map(|name| folder.join("unet").join(name));
+    for (number, path) in paths.iter().enumerate() {
+        safetensors::serialize_to_file(all.iter().filter(|(name, _)| file_of(name) == number), None, path).unwrap();
+    }
+    std::fs::remove_file(folder.join(UNET)).unwrap();
+    let index = json!({"metadata": {}, "weight_map": map}).to_string();
+    std::fs::write(folder.join("unet/diffusion_pytorch_model.safetensors.index.json"), index).unwrap();
+    paths
+}
+
+#[test]
+fn weights_in_several_files_are_those_of_one() {
+    let folder = tempfile::tempdir().unwrap();
+    TinyModel::default().write(folder.path());
+    let load = || ModelFolder::open(folder.path()).unwrap().load(&Device::Cpu, DType::F32, &mut |_| {}).unwrap();
+    let latents = Tensor::ones((1, 4, 8, 8), DType::F32, &Device::Cpu).unwrap();
+    let [whole, divided] = [load(), {
+        divide(folder.path());
+        load()
+    }];
+    assert_eq!(whole.bytes(), divided.bytes());
+    assert_ne!(whole.digest(), divided.digest());
+    let request = Request { width: 64, height: 64, ..Request::with_defaults(&whole, "a") };
+    let draw = |model: Model| {
+        let model = Arc::new(model);
+        let given = InjectedTensors { latents_init: Some(latents.clone()), ..Default::default() };
+        let mut image = prepare(&model, &request, &given).unwrap().remove(0);
+        assert!(step(&mut [&mut image]).outcomes[0].is_ok());
+        crate::batching::bits(image.latents())
+    };
+    assert!(draw(whole) == draw(divided));
+}
+
+#[test]
+fn files_that_are_cut_or_missing_are_named_before_any_is_read() {
+    for (change, words) in [
+        (&(|path: &Path| std::fs::remove_file(path).unwrap()) as &dyn Fn(&Path), ["00002-of-00002.safetensors", "No such file"]),
+        (&|path| std::fs::OpenOptions::new().write(true).open(path).unwrap().set_len(5000).unwrap(), ["00002-of-00002", "truncated"]),
+        (&|path| std::fs::write(path, (100_u64 << 20).to_le_bytes()).unwrap(), ["00002-of-00002", "claims 104857600 bytes"]),
+        (&|path| std::fs::write(path, b"\x80\x02pickle").unwrap(), ["00002-of-00002", "pickle"]),
+        (&|path| std::fs::write(path, b"<!DOCTYPE html>").unwrap(), ["00002-of-00002", "HTML"]),
+    ] {
+        let message = refusal(|folder| change(&divide(folder)[1]));
+        assert!(words.iter().all(|word| message.contains(word)), "{message}");
+    }
+}
+
+#[test]
+fn weights_that_are_no_numbers_are_named() {
+    let loaded = |value: f32, dtype| {
+        let folder = tempfile::tempdir().unwrap();
+        TinyModel::default().write(folder.path());
+        let mut unet = tensors(folder.path(), UNET);
+        unet.insert("conv_out.bias".to_owned(), Tensor::new(&[0.0, value, 0.0, 0.0], &Device::Cpu).unwrap());
+        safetensors::serialize_to_file(unet.iter(), None, &folder.path().join(UNET)).unwrap();
+        let open = ModelFolder::open(folder.path()).unwrap();
+        open.load(&Device::Cpu, dtype, &mut |_| {}).map(|_| ()).map_err(|error| error.to_string())
+    };
+    for value in [f32::NAN, f32::INFINITY] {
+        let message = loaded(value, DType::F32).unwrap_err();
+        assert!(message.contains("conv_out.bias") && message.contains("not finite; the file is damaged"), "{message}");
+    }
+    assert_eq!(loaded(1e6, DType::F32), Ok(()));
+    let message = loaded(1e6, DType::F16).unwrap_err();
+    assert!(message.contains("conv_out.bias") && message.contains("load it as f32 or bf16"), "{message}");
+}
+
+#[test]
+fn weights_that_are_no_floats_of_up_to_32_bits_are_named_with_what_they_are() {
+    for (dtype, name) in [(DType::F64, "F64"), (DType::I64, "I64"), (DType::U8, "U8")] {
+        let message = refusal(|folder| {
+            let mut unet = tensors(folder, UNET);
+            let stored = unet["conv_out.bias"].to_dtype(dtype).unwrap();
+            unet.insert("conv_out.bias".to_owned(), stored);
+            safetensors::serialize_to_file(unet.iter(), None, &folder.join(UNET)).unwrap();
+        });
+        assert!(message.contains("unet") && message.contains(&format!("conv_out.bias ({name})")), "{message}");
+    }
 }

@@ -18,7 +18,7 @@ const CONFIG: &str = "EMULSION_TEST_CONFIG";
 const HALF: &str = "EMULSION_TEST_HALF";
 
 /// In bytes.
-fn memory(key: &str) -> u64 {
+pub(crate) fn memory(key: &str) -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix(key)).unwrap();
     line.trim_start_matches(':').trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024

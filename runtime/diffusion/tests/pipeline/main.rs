@@ -6,6 +6,8 @@
 //! - `flow`: models of flow matching, tiny and random: their rows' bits, families and configurations.
 //! - `folder`: what is accepted as a model folder, and what is refused with which words.
 //! - `loading_memory`: loading takes hardly more memory than what is kept.
+//! - `decoding_memory`: a large picture is decoded in hardly more memory than a tile of it.
+//! - `precision`: what 16 bits make of each family, and of an autoencoder that they are too few for.
 //! - `prompts`: what the two syntaxes have in common, how long prompts are divided, and which are refused.
 //! - `requests`: which requests are refused, and that what they ask for matters.
 //! - `single_file`: how checkpoints that are one file are recognised, and what is said of files that are none.
@@ -13,10 +15,12 @@
 mod adapter_files;
 mod adapters;
 mod batching;
+mod decoding_memory;
 mod embeddings;
 mod flow;
 mod folder;
 mod loading_memory;
+mod precision;
 mod prompts;
 mod requests;
 mod single_file;
