@@ -2,6 +2,7 @@
 those of the published single files as diffusers converts them."""
 
 import json
+import pathlib
 import subprocess
 
 import pytest
@@ -21,19 +22,27 @@ PARTS = [(family, part) for family, parts in full_size.FAMILIES.items() for part
 
 
 @pytest.fixture(scope="session")
-def expect(runtime_binary):
-    """Names and shapes by part, as the runtime prints them."""
+def printed(runtime_binary):
+    """What the runtime prints of a family."""
     asked = {}
 
     def get(family, layout):
         if (family, layout) not in asked:
             command = [runtime_binary, "inspect", "--expect", family, "--layout", layout, "--json"]
-            said = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
-            assert said["family"] == family
-            asked[family, layout] = {
-                part["name"]: {tensor["name"]: tensor["shape"] for tensor in part["tensors"]} for part in said["parts"]
-            }
+            asked[family, layout] = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+            assert asked[family, layout]["family"] == family
         return asked[family, layout]
+
+    return get
+
+
+@pytest.fixture(scope="session")
+def expect(printed):
+    """Names and shapes by part."""
+
+    def get(family, layout):
+        parts = printed(family, layout)["parts"]
+        return {part["name"]: {tensor["name"]: tensor["shape"] for tensor in part["tensors"]} for part in parts}
 
     return get
 
@@ -75,3 +84,23 @@ def test_original_names_and_shapes_convert_to_those_of_diffusers(family, part, e
     checkpoint = {name: torch.empty(shape, device="meta") for name, shape in expect(family, "original")[part].items()}
     made = converted(family, part, checkpoint, network)
     assert {name: list(tensor.shape) for name, tensor in made.items()} == full_size.shapes(network)
+
+
+def size(number):
+    """Billions to three digits."""
+    return f"{number / 1e9:.2f}" if number < 9.995e9 else f"{number / 1e9:.1f}"
+
+
+def test_the_table_of_sizes_says_what_is_printed(printed):
+    page = (pathlib.Path(__file__).resolve().parents[2] / "docs" / "models.md").read_text()
+    lines = page.split("## Size at full size")[1].split("\n## ")[0].splitlines()
+    rows = {cells[1].strip("` "): [cell.strip() for cell in cells[2:-1]] for cells in (line.split("|") for line in lines if line.startswith("| `"))}
+    assert list(rows) == list(full_size.FAMILIES)
+    for family, row in rows.items():
+        said = printed(family, "diffusers")
+        parts = {part["name"]: part["parameters"] for part in said["parts"]}
+        encoders = " + ".join(size(count) for name, count in parts.items() if name.startswith("text_encoder"))
+        denoiser = size(parts.get("unet") or parts["transformer"])
+        files = [size(said["parameters"] * bytes) for bytes in [1, 2, 4]]
+        memory = [size(said["memory_bytes"][precision]) for precision in ["f16", "bf16", "f32"]]
+        assert row == [size(said["parameters"]), encoders, denoiser, size(parts["vae"]), *files, *memory], family

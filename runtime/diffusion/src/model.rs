@@ -25,7 +25,7 @@ use candle_core::{DType, Device};
 use serde_json::{Map, Value};
 
 pub use error::ModelError;
-pub use expectation::{Expectation, ExpectedLayout, ExpectedPart, ExpectedTensor};
+pub use expectation::{Expectation, ExpectedLayout, ExpectedPart, ExpectedTensor, MemoryBytes};
 pub use inspection::{ComponentInspection, Inspection, TensorInspection};
 pub use origin::ModelFiles;
 

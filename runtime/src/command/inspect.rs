@@ -128,14 +128,18 @@ fn describe_expectation(expectation: &Expectation) -> String {
         format!("family      {}", expectation.family),
         format!("parameters  {}", expectation.parameters),
         format!(
-            "bytes       {} in 8, {} in 16 bits, {} in 32 bits",
+            "stored      {} bytes in 8, {} in 16 bits, {} in 32 bits",
             expectation.parameters,
             expectation.parameters * 2,
             expectation.parameters * 4
         ),
+        format!(
+            "in memory   {} bytes as f16, {} as bf16, {} as f32",
+            expectation.memory_bytes.f16, expectation.memory_bytes.bf16, expectation.memory_bytes.f32
+        ),
     ];
     for part in &expectation.parts {
-        lines.push(format!("\n{}  {} tensors, {} parameters", part.name, part.tensors.len(), part.parameters));
+        lines.push(format!("\n{}  {} tensors, {} parameters", part.folder, part.tensors.len(), part.parameters));
         lines.extend(part.tensors.iter().map(|tensor| format!("  {:?}  {}", tensor.shape, tensor.name)));
     }
     lines.join("\n") + "\n"

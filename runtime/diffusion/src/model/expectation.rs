@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use candle_core::DType;
 use serde::Serialize;
 
 use super::ModelError;
@@ -26,15 +27,29 @@ pub struct Expectation {
     pub family: String,
     /// Numbers in all tensors.
     pub parameters: u64,
+    /// Of the weights alone.
+    pub memory_bytes: MemoryBytes,
     /// In the order they are loaded.
     pub parts: Vec<ExpectedPart>,
+}
+
+/// What a model takes in memory by the precision it is loaded in; some parts stay in f32.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct MemoryBytes {
+    /// 32 bits.
+    pub f32: u64,
+    /// 16 bits, of which 11 are significant.
+    pub f16: u64,
+    /// 16 bits, of which 8 are significant.
+    pub bf16: u64,
 }
 
 /// What one part of it holds.
 #[derive(Clone, Debug, Serialize)]
 pub struct ExpectedPart {
     /// The part's folder in diffusers' layout.
-    pub name: String,
+    #[serde(rename = "name")]
+    pub folder: &'static str,
     /// Numbers in its tensors.
     pub parameters: u64,
     /// In the order of their names.
@@ -73,7 +88,12 @@ impl Expectation {
         let asked = ShapeRecorders::of_nothing(spec.as_ref())?.into_asked();
         let parts: Vec<_> = asked.into_iter().map(|(part, asked)| expected(family, &part, layout, asked)).collect();
         let parameters = parts.iter().map(|part| part.parameters).sum();
-        Ok(Self { family: family.to_owned(), parameters, parts })
+        let bytes = |dtype| {
+            let of_part = |part: &ExpectedPart| part.parameters * spec.part_dtype(part.folder, dtype).size_in_bytes() as u64;
+            parts.iter().map(of_part).sum()
+        };
+        let memory_bytes = MemoryBytes { f32: bytes(DType::F32), f16: bytes(DType::F16), bf16: bytes(DType::BF16) };
+        Ok(Self { family: family.to_owned(), parameters, memory_bytes, parts })
     }
 }
 
@@ -90,5 +110,5 @@ fn expected(family: &str, part: &Part, layout: ExpectedLayout, asked: Asked) -> 
         _ => asked.into_iter().collect(),
     };
     let tensors = tensors.into_iter().map(|(name, shape)| ExpectedTensor { name, shape }).collect();
-    ExpectedPart { name: part.folder.to_owned(), parameters, tensors }
+    ExpectedPart { folder: part.folder, parameters, tensors }
 }
