@@ -45,8 +45,8 @@ def load(folder):
     return pipeline
 
 
-def run(loaded, case: FlowCase, seed: int, sent=None) -> reference.Images:
-    """Runs `case`; `sent` are the pictures that one with a strength begins with."""
+def run(loaded, case: FlowCase, seed: int, sent=None, embeddings=None) -> reference.Images:
+    """Runs `case`; `sent` are the pictures that one with a strength begins with, `embeddings` arguments that stand for all prompts."""
     kind = type(loaded)
     if sent is not None:
         kind = getattr(diffusers, kind.__name__.replace("Pipeline", TASK_PIPELINES[case.task]))
@@ -55,6 +55,8 @@ def run(loaded, case: FlowCase, seed: int, sent=None) -> reference.Images:
     pipeline = kind(**parts | {"scheduler": sampler.from_config(loaded.scheduler.config, **case.sampler_options)})
     pipeline.set_progress_bar_config(disable=True)
     said = {key: value for key, value in case.request().items() if key in NAMED}
+    if embeddings is not None:
+        said = {key: value for key, value in said.items() if "prompt" not in key and key != "clip_skip"} | embeddings
     if sent is not None:
         said["image"] = sent.image
     if case.task == INPAINT:

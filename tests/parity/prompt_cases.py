@@ -4,6 +4,7 @@ import dataclasses
 
 from cases import EULER, EULER_ANCESTRAL, LONG, Case
 from family_cases import FamilyCase
+from flow_cases import FlowCase
 from task_cases import IMAGE_TO_IMAGE
 
 
@@ -71,6 +72,23 @@ WEIGHTED_FAMILY_CASES = [
     WeightedFamilyCase("no guidance", prompt="a (red:1.3) circle BREAK b", guidance_scale=1.0),
     weighted_refiner("refiner", prompt="a (red:1.3) circle", negative_prompt="[ugly]"),
     weighted_refiner("refiner, two chunks, no negative prompt", prompt="a (red:1.3) circle BREAK [b]"),
+]
+
+
+@dataclasses.dataclass(frozen=True)
+class WeightedFlowCase(FlowCase):
+    """The same for one of flow matching."""
+
+    def request(self):
+        return super().request() | {"prompt_syntax": "weighted"}
+
+
+WEIGHTED_FLOW_CASES = [
+    WeightedFlowCase("sd3, one prompt", prompt="a (red:1.4) circle, [soft] light", negative_prompt="(ugly:1.2)"),
+    WeightedFlowCase("sd3, one for each", prompt="a (red:1.3) circle", prompt_2="a [castle]", prompt_3="an ((old)) sailor BREAK fog", negative_prompt="(ugly)", negative_prompt_3="[text]"),
+    WeightedFlowCase("sd3, only the first chunk counts", prompt="a (red:1.3) circle BREAK b", negative_prompt=NO_COMMAS, clip_skip=1),
+    WeightedFlowCase("sd35-medium", pipeline="sd35-medium", prompt="a (red:1.3) circle", negative_prompt="ugly"),
+    WeightedFlowCase("flux", pipeline="flux-dev", prompt="a (red:1.3) circle BREAK b", prompt_2="a [castle]", guidance_scale=3.5),
 ]
 
 

@@ -6,12 +6,13 @@ import pytest
 
 import comparison
 import family_reference
+import flow_reference
 import reference
 import task_reference
 from family_cases import TEXT_TO_IMAGE
-from prompt_cases import WEIGHTED_CASES, WEIGHTED_FAMILY_CASES, WeightedCase, WeightedFamilyCase
+from prompt_cases import WEIGHTED_CASES, WEIGHTED_FAMILY_CASES, WEIGHTED_FLOW_CASES, WeightedCase, WeightedFamilyCase
 from runtime_trace import TraceFailed, trace
-from weighted_reference import weighted_prompts
+from weighted_reference import flow_prompts, weighted_prompts
 
 
 def run_reference(pipeline, case):
@@ -41,6 +42,14 @@ def test_weights_act_on_every_text_encoder(case, runtime_binary, family_folders,
     expected, sent = run_family_reference(family_pipeline(case.pipeline), case)
     ours = trace(runtime_binary, family_folders[case.pipeline], case.request(), expected.draws | sent, tmp_path, "weighted")
     agree(case, family_folders[case.pipeline], expected, ours)
+
+
+@pytest.mark.parametrize("case", WEIGHTED_FLOW_CASES, ids=lambda case: case.name)
+def test_weights_act_on_clip_alone_where_there_is_t5(case, runtime_binary, flow_folders, flow_pipelines_of, agree, tmp_path):
+    pipeline = flow_pipelines_of(case.pipeline)
+    expected = flow_reference.run(pipeline, case, zlib.crc32(case.name.encode()), embeddings=flow_prompts(pipeline, case))
+    ours = trace(runtime_binary, flow_folders[case.pipeline], case.request(), expected.draws, tmp_path, "weighted")
+    agree(case, flow_folders[case.pipeline], expected, ours)
 
 
 @pytest.mark.parametrize("change", [{"prompt": "a (red:1.31) circle"}, {"prompt_2": "a (castle:1.21)"}, {"negative_prompt_2": "(ugly:1.41)"}], ids=lambda change: next(iter(change)))

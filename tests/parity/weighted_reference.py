@@ -135,6 +135,52 @@ def of_two_encoders(prompt, prompt_2, pipeline, clip_skip):
     return torch.cat([states for states, _ in made], dim=2), made[-1][1]
 
 
+def without_brackets(prompt):
+    """What T5 reads, which knows no weights."""
+    return "".join(" " if text is None else text for text, _ in read(prompt))
+
+
+def first_chunk(prompt, tokenizer, encoder, read):
+    """[1, 77, width], and what the encoder says first of it."""
+    states, first = encoded(prompt, tokenizer, encoder, read)
+    return states[:, : ROOM + 2], first
+
+
+def of_stable_diffusion_3(prompts, pipeline, clip_skip, length):
+    """Tokens of all encoders and CLIP's pooled texts: the first chunks side by side, widened to T5's, whose tokens follow."""
+    parts = [(pipeline.tokenizer, pipeline.text_encoder), (pipeline.tokenizer_2, pipeline.text_encoder_2)]
+    made = [first_chunk(text, *part, lambda hidden: hidden[-2 - clip_skip]) for text, part in zip(prompts, parts)]
+    clips = torch.cat([states for states, _ in made], dim=2)
+    t5 = pipeline._get_t5_prompt_embeds([without_brackets(prompts[2])], max_sequence_length=length)
+    clips = torch.nn.functional.pad(clips, (0, t5.shape[2] - clips.shape[2]))
+    return torch.cat([clips, t5], dim=1), torch.cat([pooled for _, pooled in made], dim=1)
+
+
+def flow_prompts(pipeline, case):
+    """What takes the prompts' place among the arguments of a pipeline of flow matching."""
+
+    def or_first(*prompts):
+        return [prompt or prompts[0] for prompt in prompts]
+
+    length = case.max_sequence_length
+    with torch.no_grad():
+        if not hasattr(pipeline, "text_encoder_3"):
+            first, second = or_first(case.prompt, case.prompt_2)
+            ids, _ = divide(first, pipeline.tokenizer)[0]
+            pooled = pipeline.text_encoder(torch.tensor([ids])).pooler_output
+            return {"prompt_embeds": pipeline._get_t5_prompt_embeds([without_brackets(second)], max_sequence_length=length), "pooled_prompt_embeds": pooled}
+        prompts = or_first(case.prompt, case.prompt_2, case.prompt_3)
+        negative = or_first(case.negative_prompt or "", case.negative_prompt_2, case.negative_prompt_3)
+        positive, pooled = of_stable_diffusion_3(prompts, pipeline, case.clip_skip or 0, length)
+        negative, negative_pooled = of_stable_diffusion_3(negative, pipeline, 0, length)
+    return {
+        "prompt_embeds": positive,
+        "pooled_prompt_embeds": pooled,
+        "negative_prompt_embeds": negative,
+        "negative_pooled_prompt_embeds": negative_pooled,
+    }
+
+
 @contextlib.contextmanager
 def one_call_for_each(pipeline, negative, positive):
     """diffusers joins both branches along the batch, so they must be of equal length. Within this context its denoiser is called once
