@@ -36,6 +36,8 @@ pub const ROUTER_INTERNAL_PORT: u16 = 8081;
 pub const IMAGE_MODELS: &str = "/models";
 /// Where a dedicated model's own volume is mounted.
 pub const VOLUME_MODELS: &str = "/weights";
+/// Where the volume with the safety checker's weights is mounted.
+pub const VOLUME_SAFETY_CHECKER: &str = "/safety-checker";
 
 /// The labels that select pods of a component, as `kubectl get --selector` takes them.
 pub fn selector(component: &str) -> String {
@@ -82,6 +84,8 @@ fn derived(installation: &str, purpose: &str) -> String {
 pub struct Location {
     /// The path in the replica's file system, percent-encoded as in the source.
     pub path: String,
+    /// The folder of its configuration, for a single file that has one of its own; percent-encoded, too.
+    pub config: Option<String>,
     /// The PersistentVolumeClaim to be mounted at [`VOLUME_MODELS`].
     pub claim: Option<String>,
 }
@@ -95,6 +99,8 @@ pub enum Unreadable {
     OutsideImage,
     /// `pvc://` whose path climbs out of the volume.
     OutsideVolume,
+    /// Weights on one volume, and their configuration on another.
+    TwoVolumes,
     /// An adapter on a volume, which replicas of the models that it is used with do not mount.
     VolumeOfAdapter,
     /// Its scheme needs an import.
@@ -112,6 +118,8 @@ impl fmt::Display for Unreadable {
             Self::OutsideVolume => {
                 formatter.write_str("the path of a pvc:// source must not contain '..': name a folder within the volume")
             }
+            Self::TwoVolumes => formatter
+                .write_str("a replica mounts one volume of its model: put what source.uri and source.config name into the same one"),
             Self::VolumeOfAdapter => write!(
                 formatter,
                 "replicas mount no volumes of adapters: build it into the runtime's image and name it as file://{IMAGE_MODELS}/…"
@@ -131,22 +139,34 @@ pub fn location(spec: &ModelDeploymentSpec) -> Result<Location, Unreadable> {
     if !matches!(spec.kind, ModelKind::Checkpoint | ModelKind::Lora | ModelKind::Embedding) {
         return Err(Unreadable::Kind);
     }
-    let uri = &spec.source.uri;
+    let (path, mut claim) = place(&spec.source.uri)?;
+    if claim.is_some() && spec.kind != ModelKind::Checkpoint {
+        return Err(Unreadable::VolumeOfAdapter);
+    }
+    let mut config = None;
+    // Adapters and embeddings need none.
+    if let Some(uri) = spec.source.config.as_ref().filter(|_| spec.kind == ModelKind::Checkpoint) {
+        let (folder, on_volume) = place(uri)?;
+        if claim.is_some() && on_volume.is_some() && claim != on_volume {
+            return Err(Unreadable::TwoVolumes);
+        }
+        claim = claim.or(on_volume);
+        config = Some(folder);
+    }
+    Ok(Location { path, config, claim })
+}
+
+/// The path that a URI names in a replica's file system, and the claim that it is on.
+fn place(uri: &str) -> Result<(String, Option<String>), Unreadable> {
     // Percent-encoded dots are seen to by the replica, which resolves the path.
     let climbs = |path: &str| path.split('/').any(|part| part == "..");
     if let Some(path) = uri.strip_prefix("file://") {
         let is_inside = path.strip_prefix(IMAGE_MODELS).is_some_and(|rest| rest.starts_with('/')) && !climbs(path);
-        return if is_inside { Ok(Location { path: path.to_owned(), claim: None }) } else { Err(Unreadable::OutsideImage) };
+        return if is_inside { Ok((path.to_owned(), None)) } else { Err(Unreadable::OutsideImage) };
     }
     if let Some(volume) = uri.strip_prefix("pvc://") {
         let (claim, path) = volume.split_once('/').unwrap_or((volume, ""));
-        if climbs(path) {
-            return Err(Unreadable::OutsideVolume);
-        }
-        if spec.kind != ModelKind::Checkpoint {
-            return Err(Unreadable::VolumeOfAdapter);
-        }
-        return Ok(Location { path: format!("{VOLUME_MODELS}/{path}"), claim: Some(claim.to_owned()) });
+        return if climbs(path) { Err(Unreadable::OutsideVolume) } else { Ok((format!("{VOLUME_MODELS}/{path}"), Some(claim.to_owned()))) };
     }
     Err(Unreadable::NotImported)
 }
@@ -161,10 +181,29 @@ mod tests {
 
     #[test]
     fn the_images_models_and_volumes_are_found() {
-        let place = |path: &str, claim: Option<&str>| Ok(Location { path: path.to_owned(), claim: claim.map(str::to_owned) });
+        let place = |path: &str, claim: Option<&str>| Ok(Location { path: path.to_owned(), config: None, claim: claim.map(str::to_owned) });
         assert_eq!(located("checkpoint", "file:///models/demo"), place("/models/demo", None));
         assert_eq!(located("checkpoint", "pvc://weights/sdxl/base"), place("/weights/sdxl/base", Some("weights")));
         assert_eq!(located("checkpoint", "pvc://weights"), place("/weights/", Some("weights")));
+    }
+
+    #[test]
+    fn a_single_file_brings_its_configuration_from_the_image_or_the_same_volume() {
+        let located = |kind: &str, uri: &str, config: &str| {
+            let spec = serde_json::json!({"source": {"uri": uri, "config": config}, "kind": kind});
+            location(&serde_json::from_value(spec).unwrap()).map(|location| (location.config, location.claim))
+        };
+        let found = |config: &str, claim: Option<&str>| Ok((Some(config.to_owned()), claim.map(str::to_owned)));
+        let file = "file:///models/one.safetensors";
+        assert_eq!(located("checkpoint", file, "file:///models/demo"), found("/models/demo", None));
+        assert_eq!(located("checkpoint", file, "pvc://weights/demo"), found("/weights/demo", Some("weights")));
+        let on_volume = "pvc://weights/one.safetensors";
+        assert_eq!(located("checkpoint", on_volume, "file:///models/demo"), found("/models/demo", Some("weights")));
+        assert_eq!(located("checkpoint", on_volume, "pvc://weights/demo"), found("/weights/demo", Some("weights")));
+        assert_eq!(located("checkpoint", on_volume, "pvc://others/demo"), Err(Unreadable::TwoVolumes));
+        assert_eq!(located("checkpoint", file, "hf://owner/name"), Err(Unreadable::NotImported));
+        assert_eq!(located("checkpoint", file, "file:///etc"), Err(Unreadable::OutsideImage));
+        assert_eq!(located("lora", file, "file:///etc"), Ok((None, None)), "it is not read");
     }
 
     #[test]

@@ -154,9 +154,12 @@ pub static SAMPLER: Rule = Rule {
 
 /// On a ModelDeployment's `spec`.
 pub static VOLUME_NEEDS_DEDICATED: Rule = Rule {
-    expression: "!self.source.uri.startsWith('pvc://') || has(self.serving.dedicated)",
+    expression: "has(self.serving.dedicated) || !(self.source.uri.startsWith('pvc://') || (has(self.source.config) && self.source.config.startsWith('pvc://')))",
     message: "a pvc:// source needs serving.dedicated: the replicas of a pool do not mount a model's own volume",
-    holds: |value, _| !text(&value["source"]["uri"]).starts_with("pvc://") || value["serving"].get("dedicated").is_some(),
+    holds: |value, _| {
+        let on_volume = |field: &str| text(&value["source"][field]).starts_with("pvc://");
+        value["serving"].get("dedicated").is_some() || !(on_volume("uri") || on_volume("config"))
+    },
 };
 
 /// On `spec.serving`.

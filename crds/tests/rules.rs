@@ -61,6 +61,7 @@ fn broken_rules() -> Vec<(&'static str, Value, &'static str, &'static Rule)> {
         (MODEL, json!({"source": {"sha256": "A".repeat(64)}}), "spec.source.sha256", &rule::SHA256),
         (MODEL, json!({"defaults": {"sampler": "euler"}}), "spec.defaults.sampler", &rule::SAMPLER),
         (MODEL, json!({"source": {"uri": "pvc://claim/model"}}), "spec", &rule::VOLUME_NEEDS_DEDICATED),
+        (MODEL, json!({"source": {"uri": "https://a/b", "config": "pvc://claim/model"}}), "spec", &rule::VOLUME_NEEDS_DEDICATED),
         (MODEL, json!({"serving": {}}), "spec.serving", &rule::SERVING_ONE_WAY),
         (MODEL, json!({"serving": {"pooled": {}, "dedicated": {}}}), "spec.serving", &rule::SERVING_ONE_WAY),
         (MODEL, dedicated(json!({"minReplicas": 3, "maxReplicas": 2})), "spec.serving.dedicated", &rule::REPLICA_RANGE),

@@ -7,7 +7,7 @@ use clap::{Args, Parser, Subcommand};
 use kube::Client;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::{context::Settings, controller, leader::Leadership, metrics::Metrics, requests, serve};
+use crate::{context::Settings, controller, leader::Leadership, metrics::Metrics, requests, serve, workload::SafetyChecker};
 
 /// Reconciles Emulsion's custom resources: starts, scales and stops replicas of RuntimePools and dedicated ModelDeployments, and tells in
 /// the conditions of each object how it stands.
@@ -47,6 +47,13 @@ pub struct RunArguments {
     /// The runtime's image for replicas that ask for nvidia.com/gpu; absent, the same.
     #[arg(long, env = "EMULSION_RUNTIME_GPU_IMAGE")]
     pub runtime_gpu_image: Option<String>,
+    /// File with the safety checker's weights: a path in the runtime's image, or with --safety-checker-claim in that volume; absent, replicas
+    /// check no images.
+    #[arg(long, env = "EMULSION_SAFETY_CHECKER", value_name = "FILE")]
+    pub safety_checker: Option<String>,
+    /// PersistentVolumeClaim that holds that file, in the namespace of each set of replicas.
+    #[arg(long, env = "EMULSION_SAFETY_CHECKER_CLAIM", value_name = "NAME", requires = "safety_checker")]
+    pub safety_checker_claim: Option<String>,
     /// The Lease that tells which operator works.
     #[arg(long, env = "EMULSION_LEASE", default_value = "emulsion-operator")]
     pub lease: String,
@@ -90,6 +97,7 @@ async fn run(arguments: RunArguments) -> anyhow::Result<()> {
         installation_token: arguments.installation_token,
         runtime_image: arguments.runtime_image,
         runtime_gpu_image: arguments.runtime_gpu_image,
+        safety_checker: arguments.safety_checker.map(|file| SafetyChecker { file, claim: arguments.safety_checker_claim }),
     };
     let mut served = std::pin::pin!(serve::serve(listener, metrics.clone()));
     tokio::select! {

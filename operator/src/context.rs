@@ -23,7 +23,7 @@ use crate::{
     demand::Board,
     metrics::Metrics,
     pods,
-    workload::{OWNER_ANNOTATION, SCALE_ANNOTATION},
+    workload::{OWNER_ANNOTATION, SCALE_ANNOTATION, SafetyChecker},
 };
 
 /// Objects that may be of a version that this program does not know: they must not stop the others.
@@ -49,6 +49,8 @@ pub struct Settings {
     pub runtime_image: String,
     /// The runtime's image for replicas with a GPU.
     pub runtime_gpu_image: Option<String>,
+    /// What replicas check images with.
+    pub safety_checker: Option<SafetyChecker>,
 }
 
 impl Debug for Settings {

@@ -150,6 +150,7 @@ fn workload_of(
         disk: None,
         claim,
         precision: model.spec.precision.map(precision),
+        safety_checker: settings.safety_checker.clone(),
         router_namespace: settings.namespace.clone(),
         scale,
     }

@@ -96,6 +96,7 @@ async fn serve(context: &Context, pool: &RuntimePool, namespace: &str) -> Result
         disk: spec.cache.disk.as_ref().map(|disk| disk.0.clone()),
         claim: None,
         precision: None,
+        safety_checker: settings.safety_checker.clone(),
         router_namespace: settings.namespace.clone(),
         scale: decision.scale,
     };

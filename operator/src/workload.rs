@@ -58,6 +58,8 @@ pub struct Workload {
     pub disk: Option<String>,
     /// The claim of a dedicated model's own volume.
     pub claim: Option<String>,
+    /// What images are checked with.
+    pub safety_checker: Option<SafetyChecker>,
     /// The number format, as the runtime spells it.
     pub precision: Option<String>,
     /// What routers say to these replicas.
@@ -66,6 +68,25 @@ pub struct Workload {
     pub router_namespace: String,
     /// How many, and why.
     pub scale: Scale,
+}
+
+/// Where replicas find the safety checker's weights.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SafetyChecker {
+    /// A path in the image, or in the volume of the claim.
+    pub file: String,
+    /// A claim in the replicas' namespace.
+    pub claim: Option<String>,
+}
+
+impl SafetyChecker {
+    /// The path in the replica's file system.
+    fn path(&self) -> String {
+        match &self.claim {
+            Some(_) => format!("{}/{}", replica::VOLUME_SAFETY_CHECKER, self.file.trim_start_matches('/')),
+            None => self.file.clone(),
+        }
+    }
 }
 
 /// The objects of a set, in the order in which they are applied. Those after the Deployment say nothing yet of their owner: its uid is known
@@ -151,8 +172,8 @@ fn deployment(workload: &Workload, metadata: &Value, selector: &Value, labels: &
         Some(disk) => json!({"sizeLimit": disk}),
         None => json!({}),
     }})];
-    if let Some(claim) = &workload.claim {
-        volumes.push(json!({"name": "weights", "persistentVolumeClaim": {"claimName": claim, "readOnly": true}}));
+    for (name, claim, _) in mounted(workload) {
+        volumes.push(json!({"name": name, "persistentVolumeClaim": {"claimName": claim, "readOnly": true}}));
     }
     json!({
         "apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata,
@@ -183,10 +204,17 @@ fn deployment(workload: &Workload, metadata: &Value, selector: &Value, labels: &
     })
 }
 
+/// Claims that replicas read: the volume's name, the claim's, and where it is mounted.
+fn mounted(workload: &Workload) -> impl Iterator<Item = (&'static str, &String, &'static str)> {
+    let weights = workload.claim.as_ref().map(|claim| ("weights", claim, replica::VOLUME_MODELS));
+    let checker = workload.safety_checker.as_ref().and_then(|checker| checker.claim.as_ref());
+    weights.into_iter().chain(checker.map(|claim| ("safety-checker", claim, replica::VOLUME_SAFETY_CHECKER)))
+}
+
 fn container(workload: &Workload, secret: &str) -> Value {
     let mut mounts = vec![json!({"name": "tmp", "mountPath": "/tmp"})];
-    if workload.claim.is_some() {
-        mounts.push(json!({"name": "weights", "mountPath": replica::VOLUME_MODELS, "readOnly": true}));
+    for (name, _, path) in mounted(workload) {
+        mounts.push(json!({"name": name, "mountPath": path, "readOnly": true}));
     }
     let probe = |path: &str, period_seconds: u32, failure_threshold: u32| {
         json!({
@@ -232,6 +260,7 @@ fn environment(workload: &Workload, secret: &str) -> Vec<Value> {
     };
     set("EMULSION_DEVICE", uses_gpu(workload.resources.as_ref()).then(|| "cuda".to_owned()));
     set("EMULSION_DTYPE", workload.precision.clone());
+    set("EMULSION_SAFETY_CHECKER", workload.safety_checker.as_ref().map(SafetyChecker::path));
     set("EMULSION_RESIDENT_BYTES_LIMIT", workload.resident_bytes.or_else(|| share_of_memory(workload)).map(|bytes| bytes.to_string()));
     environment
 }

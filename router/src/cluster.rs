@@ -45,8 +45,7 @@ pub async fn serve(options: Serve) -> Result<(), ClusterError> {
         replicas: Arc::new(pods) as Arc<dyn Replicas>,
         metrics: Arc::new(Metrics::default()),
         store_base: options.store_url,
-        // The runtime's image comes without its weights.
-        has_safety_checker: false,
+        has_safety_checker: options.has_safety_checker,
         calls: options.calls,
         input_options: options.inputs,
     })

@@ -93,6 +93,9 @@ pub struct Serve {
     /// The installation's token, from which those for replicas and for the operator are made.
     #[arg(long, env = "EMULSION_INSTALLATION_TOKEN", hide_env_values = true, value_parser = installation_token)]
     pub installation_token: String,
+    /// Replicas have the safety checker's weights; without it, calls for checked images are refused.
+    #[arg(long, env = "EMULSION_HAS_SAFETY_CHECKER")]
+    pub has_safety_checker: bool,
     #[command(flatten)]
     pub calls: Calls,
     #[command(flatten)]

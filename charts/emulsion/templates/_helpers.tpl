@@ -105,3 +105,16 @@ capabilities:
 {{- end -}}
 {{- if $shared -}}true{{- end -}}
 {{- end -}}
+
+{{/* The safety checker's file, or nothing. What cannot work is refused here. */}}
+{{- define "emulsion.safetyChecker" -}}
+{{- with .Values.safetyChecker -}}
+{{- if and .existingClaim (not .file) -}}
+{{- fail "safetyChecker.existingClaim is set without safetyChecker.file: say which file in the volume holds the weights" -}}
+{{- end -}}
+{{- if and .file (not .existingClaim) (not (hasPrefix "/" .file)) -}}
+{{- fail "safetyChecker.file must begin with / where it is in the runtime's image: set safetyChecker.existingClaim for a file in a volume" -}}
+{{- end -}}
+{{- .file -}}
+{{- end -}}
+{{- end -}}

@@ -25,6 +25,7 @@ fn pool() -> Workload {
         resident_bytes: None,
         disk: None,
         claim: None,
+        safety_checker: Some(SafetyChecker { file: "/safety-checker/open_nsfw.safetensors".to_owned(), claim: None }),
         precision: None,
         token: "t".to_owned(),
         router_namespace: "emulsion".to_owned(),
@@ -42,6 +43,7 @@ fn dedicated() -> Workload {
         tolerations: vec![serde_json::from_value(json!({"key": "gpu", "operator": "Exists"})).unwrap()],
         disk: Some("100Gi".to_owned()),
         claim: Some("weights".to_owned()),
+        safety_checker: Some(SafetyChecker { file: "open_nsfw.safetensors".to_owned(), claim: Some("checker".to_owned()) }),
         precision: Some("bf16".to_owned()),
         scale: Scale { replicas: 1, shrink: Some(crate::autoscaler::Shrink { since_ms: 7, to: 0 }) },
         ..pool()

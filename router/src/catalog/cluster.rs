@@ -18,6 +18,7 @@ use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use tokio::sync::{Notify, watch};
 
+use super::reading::decode;
 use super::{Catalog, Model, Snapshot, Weights};
 
 /// After a change others follow soon: they are taken in together.
@@ -218,15 +219,15 @@ fn read_model(object: &Guarded<ModelDeployment>) -> Result<Arc<Model>, String> {
         return Err(format!("{origin}: {}", joined(&violations)));
     }
     let weights = match replica::location(&deployment.spec) {
-        Ok(_) if deployment.spec.source.config.is_some() => {
-            Err("source.config is not served on a cluster yet; put the model's folder, with its configurations, in its place".to_owned())
-        }
-        Ok(location) => Ok(Weights {
-            config: None,
-            uri: format!("file://{}", location.path),
-            path: location.path.into(),
-            sha256: deployment.spec.source.sha256.clone(),
-        }),
+        Ok(location) => match location.config.as_deref().map(decode) {
+            Some(None) => Err("its source.config is no valid URI".to_owned()),
+            config => Ok(Weights {
+                config: config.flatten(),
+                uri: format!("file://{}", location.path),
+                path: location.path.into(),
+                sha256: deployment.spec.source.sha256.clone(),
+            }),
+        },
         Err(reason) => Err(reason.to_string()),
     };
     let created_at = deployment.metadata.creation_timestamp.as_ref().map_or(0, |time| time.0.as_second());
@@ -336,6 +337,18 @@ mod tests {
         assert!(Arc::ptr_eq(&first.models["demo"], &same.models["demo"]));
         let changed = assembled(&mut assembly, &[model("demo", OLD, "2", &spec(20))]);
         assert_eq!(changed.models["demo"].defaults.steps, Some(20));
+    }
+
+    #[test]
+    fn a_single_files_configuration_goes_with_it() {
+        let spec = |config: &str| json!({"source": {"uri": "file:///models/one.safetensors", "config": config}});
+        let weights = |config: &str| {
+            let snapshot = assembled(&mut assembly(), &[model("one", OLD, "1", &spec(config))]);
+            snapshot.models["one"].weights.clone()
+        };
+        assert_eq!(weights("file:///models/de%20mo").unwrap().config, Some("/models/de mo".into()));
+        assert!(weights("file:///models/de%mo").unwrap_err().contains("source.config"));
+        assert!(weights("hf://owner/name").is_err());
     }
 
     #[test]

@@ -241,7 +241,8 @@ fn clean(path: &Path) -> PathBuf {
     path.components().filter(|part| !matches!(part, Component::CurDir)).collect()
 }
 
-fn decode(text: &str) -> Option<PathBuf> {
+/// A path that is percent-encoded; `None` if it cannot be one.
+pub(super) fn decode(text: &str) -> Option<PathBuf> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let Some((&first, tail)) = rest.split_first() {

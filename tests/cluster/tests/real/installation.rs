@@ -65,7 +65,8 @@ pub(crate) fn dedicated(name: &str, serving: &str) -> String {
     )
 }
 
-fn repository() -> PathBuf {
+/// The repository's folder.
+pub(crate) fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().expect("the repository is there")
 }
 

@@ -26,3 +26,4 @@ mod services; // names, readiness, other nodes
 mod serving; // our own chart: from kubectl apply to an image, and back to zero
 mod streams; // exec, logs, port-forward
 mod volumes; // what one pod wrote another reads
+mod weights; // of our models and of the safety checker, on volumes

@@ -2,4 +2,5 @@
 //! `emulsion-cluster` holds.
 
 mod rendered;
+mod safety_checker; // where its weights are
 mod stores; // one router on a volume, several on a database and a bucket
