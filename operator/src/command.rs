@@ -54,6 +54,9 @@ pub struct RunArguments {
     /// PersistentVolumeClaim that holds that file, in the namespace of each set of replicas.
     #[arg(long, env = "EMULSION_SAFETY_CHECKER_CLAIM", value_name = "NAME", requires = "safety_checker")]
     pub safety_checker_claim: Option<String>,
+    /// Namespace of the monitoring that scrapes replicas, which their network policies let in.
+    #[arg(long, env = "EMULSION_MONITORING_NAMESPACE", value_name = "NAMESPACE")]
+    pub monitoring_namespace: Option<String>,
     /// The Lease that tells which operator works.
     #[arg(long, env = "EMULSION_LEASE", default_value = "emulsion-operator")]
     pub lease: String,
@@ -97,13 +100,14 @@ async fn run(arguments: RunArguments) -> anyhow::Result<()> {
         installation_token: arguments.installation_token,
         runtime_image: arguments.runtime_image,
         runtime_gpu_image: arguments.runtime_gpu_image,
+        monitoring_namespace: arguments.monitoring_namespace,
         safety_checker: arguments.safety_checker.map(|file| SafetyChecker { file, claim: arguments.safety_checker_claim }),
     };
     let mut served = std::pin::pin!(serve::serve(listener, metrics.clone()));
     tokio::select! {
         served = &mut served => return served.context("the listener for health and metrics failed"),
         () = &mut stop => return Ok(()),
-        () = leadership.acquire(|| metrics.set_ready()) => {}
+        () = leadership.acquire(|| metrics.set_ready()) => metrics.leading.set(1),
     }
     let result = tokio::select! {
         served = &mut served => served.context("the listener for health and metrics failed"),

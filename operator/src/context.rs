@@ -49,6 +49,8 @@ pub struct Settings {
     pub runtime_image: String,
     /// The runtime's image for replicas with a GPU.
     pub runtime_gpu_image: Option<String>,
+    /// Whose pods may scrape replicas.
+    pub monitoring_namespace: Option<String>,
     /// What replicas check images with.
     pub safety_checker: Option<SafetyChecker>,
 }

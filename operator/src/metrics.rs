@@ -6,7 +6,7 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
-use prometheus::{Encoder, IntCounterVec, Opts, Registry, TextEncoder, process_collector::ProcessCollector};
+use prometheus::{Encoder, IntCounterVec, IntGauge, Opts, Registry, TextEncoder, process_collector::ProcessCollector};
 
 /// Counters of the reconcile loop, and readiness.
 #[derive(Clone, Debug)]
@@ -16,6 +16,8 @@ pub struct Metrics {
     pub reconciliations: IntCounterVec,
     /// What the API server was asked, by method (`WATCH` for a watch) and code of the answer (`none` where there was none).
     pub requests: IntCounterVec,
+    /// 1 while this operator works, 0 while it stands by.
+    pub leading: IntGauge,
     is_ready: Arc<AtomicBool>,
 }
 
@@ -33,7 +35,9 @@ impl Metrics {
         let requests = IntCounterVec::new(options, &["method", "code"])?;
         registry.register(Box::new(requests.clone()))?;
         registry.register(Box::new(ProcessCollector::for_self()))?;
-        Ok(Self { registry, reconciliations, requests, is_ready: Arc::default() })
+        let leading = IntGauge::new("emulsion_operator_leading", "1 while this operator works, 0 while it stands by.")?;
+        registry.register(Box::new(leading.clone()))?;
+        Ok(Self { registry, reconciliations, requests, leading, is_ready: Arc::default() })
     }
 
     /// The API server has answered.

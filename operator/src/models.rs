@@ -152,6 +152,7 @@ fn workload_of(
         precision: model.spec.precision.map(precision),
         safety_checker: settings.safety_checker.clone(),
         router_namespace: settings.namespace.clone(),
+        monitoring_namespace: settings.monitoring_namespace.clone(),
         scale,
     }
 }

@@ -98,6 +98,7 @@ async fn serve(context: &Context, pool: &RuntimePool, namespace: &str) -> Result
         precision: None,
         safety_checker: settings.safety_checker.clone(),
         router_namespace: settings.namespace.clone(),
+        monitoring_namespace: settings.monitoring_namespace.clone(),
         scale: decision.scale,
     };
     let applied = apply::apply(&context.client, namespace, &workload::build(&workload)).await?;

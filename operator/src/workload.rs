@@ -66,6 +66,8 @@ pub struct Workload {
     pub token: String,
     /// The namespace of the routers.
     pub router_namespace: String,
+    /// The namespace of the monitoring that scrapes them.
+    pub monitoring_namespace: Option<String>,
     /// How many, and why.
     pub scale: Scale,
 }
@@ -140,10 +142,7 @@ pub fn build(workload: &Workload) -> Objects {
                 "podSelector": {"matchLabels": selector},
                 "policyTypes": ["Ingress"],
                 "ingress": [{
-                    "from": [{
-                        "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": workload.router_namespace}},
-                        "podSelector": {"matchLabels": {replica::PART_OF_LABEL: replica::EMULSION, replica::COMPONENT_LABEL: replica::ROUTER}},
-                    }],
+                    "from": callers(workload),
                     "ports": [{"port": replica::PORT, "protocol": "TCP"}],
                 }],
             },
@@ -157,6 +156,17 @@ pub fn build(workload: &Workload) -> Objects {
             "data": {"token": ByteString(workload.token.clone().into_bytes())},
         }),
     }
+}
+
+/// Routers, and who scrapes metrics; what is not for these needs the token.
+fn callers(workload: &Workload) -> Vec<Value> {
+    let namespace = |name: &String| json!({"matchLabels": {"kubernetes.io/metadata.name": name}});
+    let routers = json!({
+        "namespaceSelector": namespace(&workload.router_namespace),
+        "podSelector": {"matchLabels": {replica::PART_OF_LABEL: replica::EMULSION, replica::COMPONENT_LABEL: replica::ROUTER}},
+    });
+    let monitoring = workload.monitoring_namespace.as_ref().map(|name| json!({"namespaceSelector": namespace(name)}));
+    [routers].into_iter().chain(monitoring).collect()
 }
 
 fn deployment(workload: &Workload, metadata: &Value, selector: &Value, labels: &Value) -> Value {

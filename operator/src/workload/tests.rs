@@ -29,6 +29,7 @@ fn pool() -> Workload {
         precision: None,
         token: "t".to_owned(),
         router_namespace: "emulsion".to_owned(),
+        monitoring_namespace: None,
         scale: Scale { replicas: 2, shrink: None },
     }
 }
@@ -45,6 +46,7 @@ fn dedicated() -> Workload {
         claim: Some("weights".to_owned()),
         safety_checker: Some(SafetyChecker { file: "open_nsfw.safetensors".to_owned(), claim: Some("checker".to_owned()) }),
         precision: Some("bf16".to_owned()),
+        monitoring_namespace: Some("monitoring".to_owned()),
         scale: Scale { replicas: 1, shrink: Some(crate::autoscaler::Shrink { since_ms: 7, to: 0 }) },
         ..pool()
     }
