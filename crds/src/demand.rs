@@ -23,6 +23,21 @@ pub struct DemandReport {
     pub version: u64,
     /// Models with work, or with work a short while ago. A model that is absent has no demand.
     pub models: Vec<ModelDemand>,
+    /// Replicas that work or have models in memory. One that is absent has nothing to lose.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub replicas: Vec<ReplicaLoad>,
+}
+
+/// What would be lost with a replica.
+#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ReplicaLoad {
+    /// The uid of its pod.
+    pub pod_uid: String,
+    /// Requests that this router has sent it and that have not ended.
+    pub in_flight: u32,
+    /// Models that it has in memory.
+    pub resident_models: u32,
 }
 
 /// Demand for one model, as one set of replicas has it.
@@ -96,7 +111,11 @@ mod tests {
     #[test]
     fn work_stands_beside_the_model_it_is_for() {
         let work = Work { in_flight_images: 2, ..Work::default() };
-        let report = DemandReport { version: 1, models: vec![ModelDemand { model_id: "demo".to_owned(), work, ..ModelDemand::default() }] };
+        let report = DemandReport {
+            version: 1,
+            models: vec![ModelDemand { model_id: "demo".to_owned(), work, ..ModelDemand::default() }],
+            ..DemandReport::default()
+        };
         let value = serde_json::to_value(&report).unwrap();
         assert_eq!(value["models"][0]["inFlightImages"], 2);
         assert_eq!(serde_json::from_value::<DemandReport>(value).unwrap(), report);

@@ -20,6 +20,7 @@ use crate::{
     apply::ApplyError,
     autoscaler::Scale,
     condition::{Fact, Running},
+    deletion_cost,
     demand::Board,
     metrics::Metrics,
     pods,
@@ -113,6 +114,19 @@ impl Context {
             starts_on_call,
             problem: pods::problem(deployment, pods.iter().map(AsRef::as_ref)),
         }
+    }
+
+    /// Before fewer replicas are asked for: tells the cluster which of them should go.
+    pub(crate) async fn mark_for_deletion(&self, deployment: Option<&Deployment>, wanted: i32) -> Result<(), ApplyError> {
+        let Some(deployment) = deployment else { return Ok(()) };
+        let exist = deployment.spec.replicas.unwrap_or_default();
+        // Where all go or none, there is no choice.
+        if wanted == 0 || wanted >= exist {
+            return Ok(());
+        }
+        let pods = self.pods_of(deployment);
+        let changes = deletion_cost::changes(pods.iter().map(AsRef::as_ref), |uid| self.board.load_of_pod(uid));
+        deletion_cost::write(&self.client, &deployment.namespace().unwrap_or_default(), &changes).await
     }
 
     fn pods_of(&self, deployment: &Deployment) -> Vec<Arc<Pod>> {

@@ -23,7 +23,7 @@ use kube::{
 };
 use tokio::{sync::mpsc, task::JoinHandle};
 
-use crate::autoscaler::Load;
+use crate::{autoscaler::Load, deletion_cost::PodLoad};
 
 /// A router that was not heard of for so long is not known.
 const FRESH: Duration = Duration::from_secs(30);
@@ -84,6 +84,17 @@ impl Board {
         let inner = self.lock();
         let demands = inner.heard.values().flat_map(|heard| &heard.report.models);
         demands.filter(|demand| demand.model_id == model_id).map(|demand| demand.last_used_at_ms).max()
+    }
+
+    /// What would be lost with the pod of this uid: the work of all routers there, and models in memory.
+    pub fn load_of_pod(&self, uid: &str) -> PodLoad {
+        let inner = self.lock();
+        let told = inner.heard.values().flat_map(|heard| &heard.report.replicas).filter(|load| load.pod_uid == uid);
+        told.fold(PodLoad::default(), |sum, load| PodLoad {
+            in_flight: sum.in_flight.saturating_add(load.in_flight),
+            // Each router tells all of them.
+            resident_models: sum.resident_models.max(load.resident_models),
+        })
     }
 
     fn load(&self, now: Instant, wanted: impl Fn(&ModelDemand) -> bool) -> Load {
@@ -255,7 +266,7 @@ mod tests {
     }
 
     fn report(models: Vec<ModelDemand>) -> DemandReport {
-        DemandReport { version: 1, models }
+        DemandReport { version: 1, models, ..DemandReport::default() }
     }
 
     #[test]
@@ -293,6 +304,17 @@ mod tests {
         assert_eq!(told(vec![demand("x", Some("p"), 1), demand("own", None, 1)]), [pool("p"), model("own"), model("x")]);
         assert_eq!(told(vec![demand("x", Some("p"), 2), demand("own", None, 1)]), [pool("p"), model("x")]);
         assert_eq!(told(vec![demand("x", Some("p"), 2)]), [model("own")]);
+    }
+
+    #[test]
+    fn what_all_routers_sent_to_a_pod_adds_up() {
+        let (board, now) = (board(&["a", "b"]), Instant::now());
+        let load = |in_flight, resident_models| crds::demand::ReplicaLoad { pod_uid: "x".to_owned(), in_flight, resident_models };
+        for (router, replica) in [("a", load(2, 3)), ("b", load(1, 4))] {
+            board.hear(router, DemandReport { replicas: vec![replica], ..report(vec![]) }, now);
+        }
+        assert_eq!(board.load_of_pod("x"), PodLoad { in_flight: 3, resident_models: 4 });
+        assert_eq!(board.load_of_pod("y"), PodLoad::default());
     }
 
     #[test]

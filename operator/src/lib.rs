@@ -15,6 +15,7 @@ pub mod command;
 pub mod condition;
 pub mod context;
 pub mod controller;
+pub mod deletion_cost;
 pub mod demand;
 pub mod judgement;
 pub mod leader;

@@ -102,6 +102,7 @@ async fn serve_dedicated(
     let before = context.deployment(&namespace, &name, &owner.uid);
     let decision = decide(context, model, dedicated, before.as_deref());
     let workload = workload_of(context, model, dedicated, claim, owner, decision.scale);
+    context.mark_for_deletion(before.as_deref(), decision.scale.replicas).await?;
     let applied = apply::apply(&context.client, &namespace, &workload::build(&workload)).await?;
     let starts_on_call = dedicated.mode == ScalingMode::Auto;
     let running = context.running(&applied, decision.scale.replicas, starts_on_call);

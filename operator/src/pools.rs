@@ -101,6 +101,7 @@ async fn serve(context: &Context, pool: &RuntimePool, namespace: &str) -> Result
         monitoring_namespace: settings.monitoring_namespace.clone(),
         scale: decision.scale,
     };
+    context.mark_for_deletion(before.as_deref(), decision.scale.replicas).await?;
     let applied = apply::apply(&context.client, namespace, &workload::build(&workload)).await?;
     let running = context.running(&applied, decision.scale.replicas, true);
     Ok((running, decision.look_again.unwrap_or(RESYNC).min(RESYNC)))

@@ -189,6 +189,7 @@ fn deployment(workload: &Workload, metadata: &Value, selector: &Value, labels: &
         "apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata,
         "spec": {
             "replicas": workload.scale.replicas,
+            "strategy": {"type": "RollingUpdate", "rollingUpdate": rolling_update(workload)},
             "selector": {"matchLabels": selector},
             "template": {
                 "metadata": {"labels": labels, "annotations": {annotation: served, OWNER_ANNOTATION: workload.owner.name}},
@@ -212,6 +213,13 @@ fn deployment(workload: &Workload, metadata: &Value, selector: &Value, labels: &
             },
         },
     })
+}
+
+/// A rollout makes a new replica before an old one goes. Where no node has a GPU to spare it would wait for ever, so one may go before: calls are
+/// held meanwhile.
+fn rolling_update(workload: &Workload) -> Value {
+    let may_be_missing = i32::from(uses_gpu(workload.resources.as_ref()));
+    json!({"maxSurge": "25%", "maxUnavailable": may_be_missing})
 }
 
 /// Claims that replicas read: the volume's name, the claim's, and where it is mounted.

@@ -36,13 +36,14 @@ pub async fn serve(options: Serve) -> Result<(), ClusterError> {
     let client = client().await?;
     let namespaces = ClusterNamespaces { own: options.namespace, watched: options.watch_namespace };
     let catalog = ClusterCatalog::open(client.clone(), namespaces.clone()).await?;
-    let pods = PodReplicas::watch(client, PodSettings { namespaces, installation_token: options.installation_token.clone() });
+    let settings = PodSettings { namespaces, installation_token: options.installation_token.clone() };
+    let pods = Arc::new(PodReplicas::watch(client, settings).map_err(ServeError::Client)?) as Arc<dyn Replicas>;
     let internal = listen(options.internal_listen, "--internal-listen").await?;
     let listener = listen(options.listen, "--listen").await?;
     let house = House::build(Parts {
         kept,
         catalog: Arc::clone(&catalog) as Arc<dyn Catalog>,
-        replicas: Arc::new(pods) as Arc<dyn Replicas>,
+        replicas: Arc::clone(&pods),
         metrics: Arc::new(Metrics::default()),
         store_base: options.store_url,
         has_safety_checker: options.has_safety_checker,
@@ -50,7 +51,7 @@ pub async fn serve(options: Serve) -> Result<(), ClusterError> {
         input_options: options.inputs,
     })
     .await?;
-    let told = demand::routes(Arc::clone(house.service.demand()), &options.installation_token);
+    let told = demand::routes(Arc::clone(house.service.demand()), pods, &options.installation_token);
     let models = catalog.current().models.len();
     tracing::info!("listening on {}, for the operator on {}; {models} models are declared", options.listen, options.internal_listen);
     tokio::select! {

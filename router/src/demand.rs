@@ -18,7 +18,7 @@ use sha2::{Digest, Sha256};
 use tokio::sync::watch;
 
 use crate::dispatch::now_ms;
-use crate::replicas::SetKey;
+use crate::replicas::{Replicas, SetKey};
 
 /// A model without work is still in the report for so long after its last call, so that the call is seen.
 const REMEMBERED: Duration = Duration::from_secs(180);
@@ -109,7 +109,7 @@ impl Demand {
                 }
             }
         }
-        DemandReport { version, models: models.into_values().collect() }
+        DemandReport { version, models: models.into_values().collect(), ..DemandReport::default() }
     }
 
     fn change<T>(&self, change: impl FnOnce(&mut Inner) -> T) -> T {
@@ -152,6 +152,7 @@ impl Drop for Claim {
 #[derive(Clone)]
 struct Route {
     demand: Arc<Demand>,
+    replicas: Arc<dyn Replicas>,
     /// Digests are compared: the time that takes tells nothing of the token.
     token_digest: [u8; 32],
 }
@@ -162,9 +163,9 @@ struct Asked {
 }
 
 /// Serves the report to who has the operator's token.
-pub fn routes(demand: Arc<Demand>, installation_token: &str) -> Router {
-    let token = replica::demand_token(installation_token);
-    Router::new().route(PATH, get(answer)).with_state(Route { demand, token_digest: Sha256::digest(token.as_bytes()).into() })
+pub fn routes(demand: Arc<Demand>, replicas: Arc<dyn Replicas>, installation_token: &str) -> Router {
+    let token_digest = Sha256::digest(replica::demand_token(installation_token).as_bytes()).into();
+    Router::new().route(PATH, get(answer)).with_state(Route { demand, replicas, token_digest })
 }
 
 async fn answer(State(route): State<Route>, headers: HeaderMap, Query(asked): Query<Asked>) -> Response {
@@ -178,16 +179,18 @@ async fn answer(State(route): State<Route>, headers: HeaderMap, Query(asked): Qu
         // Time that is up is an answer, too.
         let _ = tokio::time::timeout(LONGEST_WAIT, version.wait_for(|version| *version != after)).await;
     }
-    Json(route.demand.report(Instant::now())).into_response()
+    Json(DemandReport { replicas: route.replicas.loads(), ..route.demand.report(Instant::now()) }).into_response()
 }
 
 #[cfg(test)]
 mod tests {
     use axum::body::{Body, to_bytes};
     use axum::http::Request;
+    use crds::demand::ReplicaLoad;
     use tower::ServiceExt;
 
     use super::*;
+    use crate::replicas::{Lease, ReplicaCounts, ReplicaError, ReplicaSet, Work};
 
     fn pool() -> SetKey {
         SetKey::Pool("default".to_owned())
@@ -221,10 +224,29 @@ mod tests {
         assert_eq!((report.models[0].work.in_flight_requests, report.models[0].pool.clone()), (1, None));
     }
 
+    /// A replica of a cluster, with work.
+    #[derive(Debug)]
+    struct OneBusy;
+
+    #[async_trait::async_trait]
+    impl Replicas for OneBusy {
+        async fn acquire(&self, _: &ReplicaSet, _: &Work) -> Result<Lease, ReplicaError> {
+            Err(ReplicaError::Stopping)
+        }
+        fn warm(&self, _: &ReplicaSet) {}
+        fn counts(&self) -> ReplicaCounts {
+            ReplicaCounts::default()
+        }
+        fn loads(&self) -> Vec<ReplicaLoad> {
+            vec![ReplicaLoad { pod_uid: "a".to_owned(), in_flight: 2, resident_models: 1 }]
+        }
+        async fn stop_all(&self) {}
+    }
+
     async fn get(demand: &Arc<Demand>, query: &str, token: &str) -> (StatusCode, Vec<u8>) {
         let request =
             Request::get(format!("{PATH}{query}")).header("authorization", format!("Bearer {token}")).body(Body::empty()).unwrap();
-        let response = routes(Arc::clone(demand), "secret").oneshot(request).await.unwrap();
+        let response = routes(Arc::clone(demand), Arc::new(OneBusy), "secret").oneshot(request).await.unwrap();
         (response.status(), to_bytes(response.into_body(), 1 << 20).await.unwrap().to_vec())
     }
 
@@ -235,6 +257,7 @@ mod tests {
         let token = replica::demand_token("secret");
         let (_, body) = get(&demand, "", &token).await;
         let first: DemandReport = serde_json::from_slice(&body).unwrap();
+        assert_eq!(first.replicas, OneBusy.loads());
         let asking = {
             let (demand, token) = (Arc::clone(&demand), token.clone());
             tokio::spawn(async move { get(&demand, &format!("?after={}", first.version), &token).await })

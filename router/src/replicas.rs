@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use crds::demand::ReplicaLoad;
 
 mod bounded_lines;
 mod children;
@@ -112,6 +113,10 @@ pub trait Replicas: Send + Sync + Debug {
     /// Brings the set to its minimum.
     fn warm(&self, set: &ReplicaSet);
     fn counts(&self) -> ReplicaCounts;
+    /// How much the pods of a cluster have to do, for whoever must stop some of them.
+    fn loads(&self) -> Vec<ReplicaLoad> {
+        Vec::new()
+    }
     /// Ends every replica, and starts no more.
     async fn stop_all(&self);
 }

@@ -2,9 +2,9 @@
 //! the work is given to those that are ready. Nothing in the cluster is written.
 //!
 //! ```text
-//! watch pods ─► State::replace ─► a ready pod with room ─► Lease
-//!                     ▲ changes                │ none: wait, which is the demand that the operator reads
-//!                     └────────────────────────┘
+//! watch pods ─► State::set ─► a ready pod with room ─► Lease
+//! ask them  ─► State::hear ──────▲ changes    │ none: wait, which is the demand that the operator reads
+//!                                └────────────┘
 //! ```
 
 use std::collections::HashMap;
@@ -12,18 +12,21 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use crds::replica::{self, MODEL_ANNOTATION, POOL_ANNOTATION, Set};
+use crds::demand::ReplicaLoad;
 use futures::StreamExt;
-use k8s_openapi::api::core::v1::Pod;
-use kube::runtime::reflector::{self, Store};
-use kube::runtime::{WatchStreamExt, watcher};
-use kube::{Client, ResourceExt};
+use kube::Client;
+use runtime_api::ReplicaState;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::{Endpoint, Lease, LeaseGuard, ReplicaCounts, ReplicaError, ReplicaSet, Replicas, SetKey, Work};
 use crate::catalog::ClusterNamespaces;
 use crate::placement::{Candidate, Choice, Estimates, place};
+
+mod asking;
+mod watching;
+
+use watching::{ReadyPod, changes};
 
 /// Requests that one replica gets at once; it makes their images together, and the rest waits here, where another replica can take it.
 const IN_FLIGHT_LIMIT: u32 = 8;
@@ -68,6 +71,8 @@ type Place = (String, SetKey);
 #[derive(Debug, Default)]
 struct State {
     sets: HashMap<Place, Vec<Slot>>,
+    /// Where the pod of this uid stands.
+    places: HashMap<String, Place>,
     last_id: u64,
 }
 
@@ -75,20 +80,16 @@ struct State {
 #[derive(Debug)]
 struct Slot {
     id: u64,
+    uid: String,
     /// The pod's, with the number of its restarts: what runs in it after one is another replica.
     incarnation: String,
     endpoint: Endpoint,
+    /// What this router sent.
     in_flight: u32,
+    /// What others sent, as the replica told last.
+    of_others: u32,
     avoided_until: Option<Instant>,
     resident: Vec<String>,
-}
-
-/// A pod that takes work, as the cluster tells.
-#[derive(Debug)]
-struct ReadyPod {
-    place: Place,
-    incarnation: String,
-    endpoint: Endpoint,
 }
 
 /// What to do for somebody who wants a lease.
@@ -102,32 +103,19 @@ enum Step {
 }
 
 impl PodReplicas {
-    /// Watches from now on.
-    pub fn watch(client: Client, settings: PodSettings) -> Self {
+    /// Watches, and asks the replicas how they stand, from now on.
+    ///
+    /// # Errors
+    /// If no HTTP client can be made.
+    pub fn watch(client: Client, settings: PodSettings) -> Result<Self, reqwest::Error> {
         let inner = Arc::new(Inner::default());
-        let selected = watcher::Config::default().labels(&replica::selector(replica::REPLICA));
-        let mut apis = vec![settings.namespaces.of_models::<Pod>(client.clone())];
-        // The pools' pods are in the installation's namespace.
-        if settings.namespaces.watched.as_ref().is_some_and(|watched| *watched != settings.namespaces.own) {
-            apis.push(kube::Api::namespaced(client, &settings.namespaces.own));
-        }
-        let (stores, streams): (Vec<Store<Pod>>, Vec<_>) = apis
-            .into_iter()
-            .map(|api| {
-                let (store, writer) = reflector::store();
-                let pods = watcher(api, selected.clone()).default_backoff().modify(forget_unread);
-                (store, reflector::reflector(writer, pods).boxed())
-            })
-            .unzip();
         let watching = Arc::clone(&inner);
-        tokio::spawn(futures::stream::select_all(streams).for_each(move |event| {
-            match event {
-                Ok(_) => watching.replace(ready_pods(&stores, &settings)),
-                Err(error) => tracing::warn!("watching pods: {error}"),
-            }
+        tokio::spawn(changes(client, settings).for_each(move |changes| {
+            watching.take_in(changes);
             std::future::ready(())
         }));
-        Self { inner }
+        tokio::spawn(asking::ask_all(Arc::clone(&inner), asking::client()?));
+        Ok(Self { inner })
     }
 }
 
@@ -180,6 +168,15 @@ impl Replicas for PodReplicas {
         ReplicaCounts { starting: 0, ready: self.inner.lock().sets.values().map(Vec::len).sum() }
     }
 
+    fn loads(&self) -> Vec<ReplicaLoad> {
+        let state = self.inner.lock();
+        let slots = state.sets.values().flatten().filter(|slot| slot.in_flight > 0 || !slot.resident.is_empty());
+        let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+        let load =
+            |slot: &Slot| ReplicaLoad { pod_uid: slot.uid.clone(), in_flight: slot.in_flight, resident_models: count(slot.resident.len()) };
+        slots.map(load).collect()
+    }
+
     async fn stop_all(&self) {
         self.inner.stopping.cancel();
     }
@@ -194,9 +191,32 @@ impl Inner {
         self.changes.send_modify(|count| *count += 1);
     }
 
-    fn replace(&self, pods: Vec<ReadyPod>) {
-        self.lock().replace(pods);
-        self.changed();
+    /// Takes in what became of pods: each by its uid, ready or not. Nobody is woken for what changes nothing.
+    fn take_in(&self, changes: Vec<(String, Option<ReadyPod>)>) {
+        let mut state = self.lock();
+        let changed = changes.into_iter().fold(false, |changed, (uid, pod)| state.set(uid, pod) || changed);
+        drop(state);
+        if changed {
+            self.changed();
+        }
+    }
+
+    /// All that take work: where they are asked how they stand.
+    fn endpoints(&self) -> Vec<(Place, u64, Endpoint)> {
+        let state = self.lock();
+        let of_set = |(place, slots): (&Place, &Vec<Slot>)| {
+            let place = place.clone();
+            slots.iter().map(|slot| (place.clone(), slot.id, slot.endpoint.clone())).collect::<Vec<_>>()
+        };
+        state.sets.iter().flat_map(of_set).collect()
+    }
+
+    /// Takes in how a replica stands by its own word. It makes no room: nobody is woken.
+    fn hear(&self, place: &Place, id: u64, told: &ReplicaState) {
+        if let Some(slot) = self.lock().sets.get_mut(place).and_then(|slots| slots.iter_mut().find(|slot| slot.id == id)) {
+            slot.of_others = told.queued.saturating_add(told.running).saturating_sub(slot.in_flight);
+            slot.resident = told.resident.iter().take(RESIDENT_LIMIT).map(|model| model.id.clone()).collect();
+        }
     }
 
     fn with_slot(&self, place: &Place, id: u64, change: impl FnOnce(&mut Slot)) {
@@ -208,30 +228,49 @@ impl Inner {
 }
 
 impl State {
-    /// Takes in which pods are ready now. What is known of those that stay is kept.
-    fn replace(&mut self, pods: Vec<ReadyPod>) {
-        let mut before = std::mem::take(&mut self.sets);
-        for pod in pods {
-            let known = before.get_mut(&pod.place).and_then(|slots| {
-                let position = slots.iter().position(|slot| slot.incarnation == pod.incarnation)?;
-                Some(slots.swap_remove(position))
-            });
-            let slot = known.unwrap_or_else(|| {
-                self.last_id += 1;
-                tracing::info!("replica {} of {} takes work", pod.endpoint.base_url, pod.place.1);
-                Slot {
-                    id: self.last_id,
-                    incarnation: pod.incarnation,
-                    endpoint: pod.endpoint,
-                    in_flight: 0,
-                    avoided_until: None,
-                    resident: Vec::new(),
-                }
-            });
-            self.sets.entry(pod.place).or_default().push(slot);
+    /// Takes in one pod; tells whether that changes who takes work. What is known of one that goes on as it was is kept.
+    fn set(&mut self, uid: String, pod: Option<ReadyPod>) -> bool {
+        let known =
+            self.places.get(&uid).and_then(|place| self.sets.get(place)?.iter().find(|slot| slot.uid == uid).map(|slot| (place, slot)));
+        let stays = match (known, &pod) {
+            (Some((place, slot)), Some(pod)) => {
+                *place == pod.place && slot.incarnation == pod.incarnation && slot.endpoint.base_url == pod.endpoint.base_url
+            }
+            (None, None) => true,
+            _ => false,
+        };
+        if stays {
+            return false;
         }
-        for (place, slot) in before.iter().flat_map(|(place, slots)| slots.iter().map(move |slot| (place, slot))) {
+        self.forget(&uid);
+        if let Some(ReadyPod { place, incarnation, endpoint }) = pod {
+            self.last_id += 1;
+            tracing::info!("replica {} of {} takes work", endpoint.base_url, place.1);
+            self.places.insert(uid.clone(), place.clone());
+            self.sets.entry(place).or_default().push(Slot {
+                id: self.last_id,
+                uid,
+                incarnation,
+                endpoint,
+                in_flight: 0,
+                of_others: 0,
+                avoided_until: None,
+                resident: Vec::new(),
+            });
+        }
+        true
+    }
+
+    fn forget(&mut self, uid: &str) {
+        let Some(place) = self.places.remove(uid) else { return };
+        let Some(slots) = self.sets.get_mut(&place) else { return };
+        if let Some(position) = slots.iter().position(|slot| slot.uid == uid) {
+            let slot = slots.swap_remove(position);
             tracing::info!("replica {} of {} takes no more work", slot.endpoint.base_url, place.1);
+        }
+        // A set without replicas is none.
+        if slots.is_empty() {
+            self.sets.remove(&place);
         }
     }
 
@@ -245,7 +284,7 @@ impl State {
             .map(|slot| Candidate {
                 id: slot.id,
                 starting_since: None,
-                in_flight: slot.in_flight,
+                in_flight: slot.in_flight.saturating_add(slot.of_others),
                 resident: slot.resident.iter().any(|resident| resident == model_id),
             })
             .collect();
@@ -269,47 +308,6 @@ fn place_among(candidates: &[Candidate], now: Instant) -> Option<u64> {
         // Only the operator starts replicas.
         Choice::Start => None,
     }
-}
-
-/// Pods that take work.
-fn ready_pods(stores: &[Store<Pod>], settings: &PodSettings) -> Vec<ReadyPod> {
-    let pods = stores.iter().flat_map(|store| store.state());
-    pods.filter_map(|pod| ready_pod(&pod, &settings.installation_token)).collect()
-}
-
-fn ready_pod(pod: &Pod, installation_token: &str) -> Option<ReadyPod> {
-    let status = pod.status.as_ref()?;
-    let is_ready = status.conditions.iter().flatten().any(|condition| condition.type_ == "Ready" && condition.status == "True");
-    // One that is asked to end finishes what it has.
-    if !is_ready || pod.metadata.deletion_timestamp.is_some() {
-        return None;
-    }
-    let annotations = pod.annotations();
-    let set = match (annotations.get(POOL_ANNOTATION), annotations.get(MODEL_ANNOTATION)) {
-        (Some(pool), None) => Set::Pool(pool.clone()),
-        (None, Some(model)) => Set::Model(model.clone()),
-        _ => return None,
-    };
-    let namespace = pod.namespace()?;
-    let address = status.pod_ip.as_deref()?;
-    let host = if address.contains(':') { format!("[{address}]") } else { address.to_owned() };
-    let token = replica::replica_token(installation_token, &namespace, &set);
-    let restarts: i32 = status.container_statuses.iter().flatten().map(|container| container.restart_count).sum();
-    let key = match set {
-        Set::Pool(pool) => SetKey::Pool(pool),
-        Set::Model(model) => SetKey::Dedicated(model),
-    };
-    Some(ReadyPod {
-        place: (namespace, key),
-        incarnation: format!("{} {restarts}", pod.uid()?),
-        endpoint: Endpoint { base_url: format!("http://{host}:{}", replica::PORT), token },
-    })
-}
-
-/// Thousands of pods are kept in memory: without what nobody reads here.
-fn forget_unread(pod: &mut Pod) {
-    pod.metadata.managed_fields = None;
-    pod.spec = None;
 }
 
 #[derive(Debug)]
@@ -343,11 +341,15 @@ impl Drop for Guard {
 
 #[cfg(test)]
 mod tests {
+    use k8s_openapi::api::core::v1::Pod;
+    use kube::ResourceExt;
+    use runtime_api::ResidentModel;
     use serde_json::{Value, json};
 
+    use super::watching::ready_pod;
     use super::*;
 
-    fn pod(name: &str, annotations: &Value, ready: &str, restarts: i32) -> Pod {
+    pub(super) fn pod(name: &str, annotations: &Value, ready: &str, restarts: i32) -> Pod {
         serde_json::from_value(json!({
             "metadata": {"name": name, "namespace": "emulsion", "uid": name, "annotations": annotations},
             "status": {
@@ -359,12 +361,12 @@ mod tests {
         .unwrap()
     }
 
-    fn default_pool() -> Value {
+    pub(super) fn default_pool() -> Value {
         json!({"emulsion.dev/pool": "default"})
     }
 
-    fn ready(pods: &[Pod]) -> Vec<ReadyPod> {
-        pods.iter().filter_map(|pod| ready_pod(pod, "secret")).collect()
+    fn take_in(replicas: &PodReplicas, pods: &[Pod]) {
+        replicas.inner.take_in(pods.iter().map(|pod| (pod.uid().unwrap(), ready_pod(pod, "secret"))).collect());
     }
 
     fn set() -> ReplicaSet {
@@ -384,25 +386,12 @@ mod tests {
 
     fn replicas(pods: &[Pod]) -> PodReplicas {
         let replicas = PodReplicas { inner: Arc::default() };
-        replicas.inner.replace(ready(pods));
+        take_in(&replicas, pods);
         replicas
     }
 
     async fn lease(replicas: &PodReplicas) -> Lease {
         tokio::time::timeout(Duration::from_secs(20), replicas.acquire(&set(), &work())).await.expect("a lease in time").unwrap()
-    }
-
-    #[test]
-    fn pods_that_are_not_ready_or_end_or_are_of_no_set_take_no_work() {
-        let mut ending = pod("ending", &default_pool(), "True", 0);
-        ending.metadata.deletion_timestamp = Some(serde_json::from_value(json!("2026-01-01T00:00:00Z")).unwrap());
-        let both = json!({"emulsion.dev/pool": "default", "emulsion.dev/model-id": "demo"});
-        let refused = [ending, pod("late", &default_pool(), "False", 0), pod("both", &both, "True", 0), pod("none", &json!({}), "True", 0)];
-        assert_eq!(ready(&refused).len(), 0);
-        let taken = ready(&[pod("good", &default_pool(), "True", 0)]);
-        assert_eq!(taken[0].place, ("emulsion".to_owned(), SetKey::Pool("default".to_owned())));
-        assert_eq!(taken[0].endpoint.base_url, "http://10.0.0.1:8080");
-        assert_eq!(taken[0].endpoint.token, replica::replica_token("secret", "emulsion", &Set::Pool("default".to_owned())));
     }
 
     #[tokio::test]
@@ -415,7 +404,7 @@ mod tests {
         while replicas.inner.changes.receiver_count() == 0 {
             tokio::task::yield_now().await;
         }
-        replicas.inner.replace(ready(&[pod("a", &default_pool(), "True", 0)]));
+        take_in(&replicas, &[pod("a", &default_pool(), "True", 0)]);
         assert!(waiting.await.unwrap().waited_for_start > Duration::ZERO);
     }
 
@@ -440,7 +429,7 @@ mod tests {
         assert!(matches!(next(), Step::Wait));
         leases.pop();
         assert!(matches!(next(), Step::Lease(1, _)));
-        replicas.inner.replace(ready(&[pod("a", &default_pool(), "True", 0), pod("b", &default_pool(), "True", 0)]));
+        take_in(&replicas, &[pod("a", &default_pool(), "True", 0), pod("b", &default_pool(), "True", 0)]);
         assert!(matches!(next(), Step::Lease(2, _)), "what is known of the first was kept");
     }
 
@@ -453,7 +442,7 @@ mod tests {
         assert!(matches!(replicas.inner.lock().next_step(&place, "demo", now), Step::WaitUntil(until) if until > now));
         assert!(matches!(replicas.inner.lock().next_step(&place, "demo", now + AVOIDANCE * 2), Step::Lease(1, _)));
         lease(&replicas).await.guard.condemn();
-        replicas.inner.replace(ready(&[pod("a", &default_pool(), "True", 1)]));
+        take_in(&replicas, &[pod("a", &default_pool(), "True", 1)]);
         assert!(matches!(replicas.inner.lock().next_step(&place, "demo", now), Step::Lease(2, _)));
     }
 
@@ -472,5 +461,39 @@ mod tests {
         let replicas = replicas(&[]);
         replicas.stop_all().await;
         assert!(matches!(replicas.acquire(&set(), &work()).await, Err(ReplicaError::Stopping)));
+    }
+
+    #[tokio::test]
+    async fn only_what_changes_who_takes_work_wakes_those_who_wait() {
+        let replicas = replicas(&[pod("a", &default_pool(), "True", 0)]);
+        let kept = lease(&replicas).await;
+        let version = || *replicas.inner.changes.borrow();
+        let before = version();
+        take_in(&replicas, &[pod("a", &default_pool(), "True", 0), pod("b", &default_pool(), "False", 0)]);
+        assert_eq!(version(), before, "a is as it was, and b takes no work yet");
+        take_in(&replicas, &[pod("b", &default_pool(), "True", 0)]);
+        assert!(version() > before);
+        take_in(&replicas, &[pod("a", &default_pool(), "False", 0)]);
+        let loads = replicas.loads();
+        assert_eq!(loads, [], "nothing is known of b, and a is gone");
+        drop(kept);
+        take_in(&replicas, &[pod("b", &default_pool(), "False", 0)]);
+        assert!(replicas.inner.lock().sets.is_empty() && replicas.inner.lock().places.is_empty());
+    }
+
+    #[tokio::test]
+    async fn what_replicas_say_of_themselves_decides_where_work_goes_and_is_told() {
+        let replicas = replicas(&[pod("a", &default_pool(), "True", 0), pod("b", &default_pool(), "True", 0)]);
+        let place = (set().namespace, set().key);
+        let resident = |id: &str| ResidentModel { id: id.to_owned(), digest: String::new(), bytes: 1, in_use: false };
+        // Another router has given b the model, and a much to do.
+        replicas.inner.hear(&place, 2, &ReplicaState { resident: vec![resident("demo")], ..ReplicaState::default() });
+        assert!(matches!(replicas.inner.lock().next_step(&place, "demo", Instant::now()), Step::Lease(2, _)));
+        replicas.inner.hear(&place, 1, &ReplicaState { running: 5, ..ReplicaState::default() });
+        assert!(matches!(replicas.inner.lock().next_step(&place, "other", Instant::now()), Step::Lease(2, _)));
+        // What this router sent is not counted twice.
+        replicas.inner.hear(&place, 2, &ReplicaState { resident: vec![resident("demo")], running: 2, ..ReplicaState::default() });
+        assert_eq!(replicas.inner.lock().sets[&place][1].of_others, 0);
+        assert_eq!(replicas.loads(), [ReplicaLoad { pod_uid: "b".to_owned(), in_flight: 2, resident_models: 1 }]);
     }
 }

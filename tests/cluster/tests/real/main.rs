@@ -24,6 +24,7 @@ mod restricted; // no root, seccomp, a read-only root
 mod rollouts; // each of our Deployments, under load
 mod services; // names, readiness, other nodes
 mod serving; // our own chart: from kubectl apply to an image, and back to zero
+mod shrinking; // which of our replicas are stopped
 mod streams; // exec, logs, port-forward
 mod volumes; // what one pod wrote another reads
 mod weights; // of our models and of the safety checker, on volumes

@@ -2,6 +2,7 @@
 //! `emulsion-cluster` holds.
 
 mod monitoring; // what Prometheus and Grafana are given
+mod permissions; // who may do what
 mod rendered;
 mod safety_checker; // where its weights are
 mod stores; // one router on a volume, several on a database and a bucket
