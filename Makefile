@@ -77,7 +77,7 @@ cluster-up: ## a real Kubernetes of two nodes on this machine; prints the path o
 cluster-down: ## end it and remove all of it, also what killed processes left
 	@programs=$$(tests/cluster/build.sh) && "$$programs/emulsion-cluster" down --name "$(CLUSTER)"
 
-generate: ## write the generated CRDs again
+generate: ## write the CRDs and docs/resources.md again
 	cargo run --locked -p crds --example generate
 
 evaluate-demo: build ## the demo model's figures, measured again with our own runtime

@@ -57,7 +57,7 @@ pub struct RuntimePoolSpec {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 512))]
     pub image: Option<String>,
-    /// Model ids that replicas load before anybody asks.
+    /// Model ids that replicas load before anybody asks. Not acted on yet.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(
         length(max = 64),
@@ -87,10 +87,10 @@ impl Default for RuntimePoolSpec {
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct Cache {
-    /// Host memory, such as 32Gi. Absent: a share of what the replica gets.
+    /// Host memory, such as 32Gi. Absent: half of the memory that `resources` limits a replica to, or the runtime's own figure.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host: Option<Quantity>,
-    /// Disk of the node, such as 200Gi. Absent: a share of what the replica gets.
+    /// Disk of the node for temporary files, such as 200Gi. Absent: no bound.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub disk: Option<Quantity>,
 }

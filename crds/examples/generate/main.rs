@@ -1,7 +1,9 @@
-//! Writes the custom resource definitions as YAML beside the crate's Cargo.toml and into the chart, which ships the
-//! same files: `cargo run -p crds --example generate`. The test `generated` fails while they are out of date.
+//! Writes what is made from the types: the custom resource definitions as YAML, beside the crate's Cargo.toml and into the chart, which ships the
+//! same files, and their description for people: `cargo run -p crds --example generate`. The test `generated` fails while they are out of date.
 
 use std::path::{Path, PathBuf};
+
+mod reference;
 
 /// Every file with the text it should have.
 pub(crate) fn files() -> Vec<(PathBuf, String)> {
@@ -15,6 +17,7 @@ pub(crate) fn files() -> Vec<(PathBuf, String)> {
             files.push((folder.join(&name), text.clone()));
         }
     }
+    files.push((crate_folder.join("../docs/resources.md"), reference::page(crds::definitions())));
     files
 }
 
