@@ -1,6 +1,11 @@
 //! The cluster's program used as a tool: images, kubectl, helm.
 
-use std::{ffi::OsStr, path::PathBuf, process::Stdio};
+use std::{
+    ffi::OsStr,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    process::Stdio,
+};
 
 use anyhow::Context as _;
 use tokio::process::Command;
@@ -94,19 +99,43 @@ impl Cluster {
         said(command).await
     }
 
+    /// Runs a shell script in a folder; in it `helm` and `kubectl` are those of this cluster.
+    pub async fn shell(&self, folder: &Path, script: &str) -> anyhow::Result<Said> {
+        let programs = std::env::temp_dir().join(format!("emulsion-shell-{}", std::process::id()));
+        std::fs::create_dir_all(&programs)?;
+        for name in ["helm", "kubectl"] {
+            let (program, kubeconfig) = (self.program.display(), self.kubeconfig.display());
+            let wrapper = programs.join(name);
+            std::fs::write(&wrapper, format!("#!/bin/sh\nexec '{program}' {name} --kubeconfig '{kubeconfig}' \"$@\"\n"))?;
+            std::fs::set_permissions(&wrapper, PermissionsExt::from_mode(0o755))?;
+        }
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let path = std::env::join_paths([programs.clone()].into_iter().chain(std::env::split_paths(&path)))?;
+        let mut command = Command::new("sh");
+        self.give_home(&mut command);
+        command.args(["-eu", "-c", script]).current_dir(folder).env("PATH", path);
+        let said = said(command).await;
+        std::fs::remove_dir_all(&programs)?;
+        said
+    }
+
     fn tool(&self, name: &str) -> Command {
         let mut command = Command::new(&self.program);
-        // Not the user's: what a client keeps goes with our own cluster, or lies among temporary files.
+        command.args([OsStr::new(name), OsStr::new("--kubeconfig"), self.kubeconfig.as_os_str()]);
+        self.give_home(&mut command);
+        command
+    }
+
+    /// Not the user's: what a client keeps goes with our own cluster, or lies among temporary files.
+    fn give_home(&self, command: &mut Command) {
         let home = match self.name() {
             Some(_) => self.kubeconfig.with_file_name("home"),
             None => std::env::temp_dir().join("emulsion-cluster-clients"),
         };
-        command.args([OsStr::new(name), OsStr::new("--kubeconfig"), self.kubeconfig.as_os_str()]);
         command.env("HOME", &home).env_remove("KUBECONFIG");
         for name in ["HELM_CACHE_HOME", "HELM_CONFIG_HOME", "HELM_DATA_HOME", "KUBECACHEDIR"] {
             command.env(name, home.join(name));
         }
-        command
     }
 
     async fn run<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> anyhow::Result<Said> {

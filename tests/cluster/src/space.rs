@@ -21,7 +21,7 @@ use kube::{
     runtime::{WatchStreamExt as _, watcher},
 };
 use serde::{Serialize, de::DeserializeOwned};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::io::AsyncReadExt as _;
 
 use crate::{Cluster, Forward};
@@ -240,23 +240,38 @@ impl Space {
     /// # Errors
     /// If the cluster is another's: its disks are not ours.
     pub async fn static_volume(&self, name: &str, node: &str, size: &str) -> anyhow::Result<()> {
-        let volume = format!("{}-{name}", self.name);
-        let folder = format!("/var/lib/volumes/{volume}");
-        self.cluster.control()?.run(node, &["mkdir", "-p", "-m", "777", &folder]).await?;
-        let expression = json!({"key": "kubernetes.io/hostname", "operator": "In", "values": [node]});
-        let spec = json!({
-            "storageClassName": "static", "accessModes": ["ReadWriteOnce"], "capacity": {"storage": size}, "local": {"path": folder},
-            "persistentVolumeReclaimPolicy": "Retain", "claimRef": {"namespace": self.name, "name": name},
-            "nodeAffinity": {"required": {"nodeSelectorTerms": [{"matchExpressions": [expression]}]}},
-        });
+        let spec = json!({"storageClassName": "static", "capacity": {"storage": size}});
+        let volume = self.volume_on(node, spec, name, (&self.name, name)).await?;
         let claim = json!({
             "storageClassName": "static", "accessModes": ["ReadWriteOnce"], "volumeName": volume,
             "resources": {"requests": {"storage": size}},
         });
-        self.apply(&json!({"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": volume}, "spec": spec}).to_string())
-            .await?;
         self.apply(&json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": name}, "spec": claim}).to_string())
             .await
+    }
+
+    /// Makes an empty volume on a node for a claim that comes later and names no storage class.
+    ///
+    /// # Errors
+    /// If the cluster is another's: its disks are not ours.
+    pub async fn static_volume_for(&self, name: &str, node: &str, size: &str, namespace: &str, claim: &str) -> anyhow::Result<()> {
+        self.volume_on(node, json!({"capacity": {"storage": size}}), name, (namespace, claim)).await.map(drop)
+    }
+
+    /// Makes a volume of a folder on a node; returns its name.
+    async fn volume_on(&self, node: &str, mut spec: Value, name: &str, (namespace, claim): (&str, &str)) -> anyhow::Result<String> {
+        let volume = format!("{}-{name}", self.name);
+        let folder = format!("/var/lib/volumes/{volume}");
+        self.cluster.control()?.run(node, &["mkdir", "-p", "-m", "777", &folder]).await?;
+        let expression = json!({"key": "kubernetes.io/hostname", "operator": "In", "values": [node]});
+        spec["accessModes"] = json!(["ReadWriteOnce"]);
+        spec["local"] = json!({"path": folder});
+        spec["persistentVolumeReclaimPolicy"] = json!("Retain");
+        spec["claimRef"] = json!({"namespace": namespace, "name": claim});
+        spec["nodeAffinity"] = json!({"required": {"nodeSelectorTerms": [{"matchExpressions": [expression]}]}});
+        self.apply(&json!({"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": volume}, "spec": spec}).to_string())
+            .await?;
+        Ok(volume)
     }
 
     /// Deletes a pod without giving it time to end.

@@ -4,7 +4,8 @@ use kube::Api;
 
 use crate::shapes::{is, ready, serving};
 
-fn wants_gpus(name: &str, count: u32) -> String {
+/// A pod on node-1 that asks for so many.
+pub(crate) fn wants_gpus(name: &str, count: u32) -> String {
     let container = serving().replacen("name: main,", &format!("name: main, resources: {{limits: {{nvidia.com/gpu: {count}}}}},"), 1);
     format!(
         "{{apiVersion: v1, kind: Pod, metadata: {{name: {name}}}, \

@@ -80,24 +80,43 @@ pub(crate) fn lacks() -> Option<String> {
     Some(format!("{} does not say where the {} is", missing.0, missing.1))
 }
 
-/// Makes the three images, once for all tests.
+/// The three images, with names that `name` makes of `operator`, `router` and `runtime`.
+fn images(name: impl Fn(&str) -> String) -> anyhow::Result<Vec<Image>> {
+    let image = |(variable, part): (&str, &str)| {
+        let program = PathBuf::from(std::env::var_os(variable).with_context(|| format!("{variable} is not set"))?);
+        let models = repository().join("models");
+        let files = match part {
+            "runtime" => vec![(models.join("demo"), "/models/demo".to_owned()), (models.join("demo-lora"), "/models/demo-lora".to_owned())],
+            _ => Vec::new(),
+        };
+        Ok(Image { name: name(part), program, files })
+    };
+    BINARIES.into_iter().map(image).collect()
+}
+
+async fn import_all(cluster: &'static Cluster, tag: &str) -> anyhow::Result<()> {
+    for image in images(|part| format!("emulsion.test/{part}:{tag}"))? {
+        cluster.import(&image).await?;
+    }
+    Ok(())
+}
+
+/// Gives the nodes the three images, once for all tests.
 async fn import_images(cluster: &'static Cluster) -> anyhow::Result<()> {
     static IMPORTED: OnceCell<Result<(), String>> = OnceCell::const_new();
-    let import = async || {
-        for (variable, name) in BINARIES {
-            let program = PathBuf::from(std::env::var_os(variable).with_context(|| format!("{variable} is not set"))?);
-            let models = repository().join("models");
-            let files = match name {
-                "runtime" => {
-                    vec![(models.join("demo"), "/models/demo".to_owned()), (models.join("demo-lora"), "/models/demo-lora".to_owned())]
-                }
-                _ => Vec::new(),
-            };
-            cluster.import(&Image { name: format!("emulsion.test/{name}:1"), program, files }).await?;
-        }
-        anyhow::Ok(())
-    };
-    IMPORTED.get_or_init(async || import().await.map_err(|error| format!("{error:#}"))).await.clone().map_err(anyhow::Error::msg)
+    IMPORTED
+        .get_or_init(async || import_all(cluster, "1").await.map_err(|error| format!("{error:#}")))
+        .await
+        .clone()
+        .map_err(anyhow::Error::msg)
+}
+
+/// Pushes the three images to the cluster's registry under the chart's own version; returns the registry's name.
+pub(crate) async fn push_images(cluster: &'static Cluster) -> anyhow::Result<String> {
+    for (image, (_, part)) in images(|part| format!("emulsion-{part}:local"))?.iter().zip(BINARIES) {
+        cluster.push(image, &format!("emulsion-{part}:{}", env!("CARGO_PKG_VERSION"))).await?;
+    }
+    cluster.registry().map(str::to_owned)
 }
 
 /// The plan that a test's tenants have. Plans belong to no namespace, so each test has one of its own name.
@@ -146,8 +165,13 @@ fn merge(into: &mut Value, from: &Value) {
 impl<'a> Installation<'a> {
     /// Installs the chart with these values over the tests' own, and waits until it serves.
     pub(crate) async fn new(space: &'a Space, more: &Value) -> anyhow::Result<Self> {
+        Self::of_chart(space, &chart(), more).await
+    }
+
+    /// As [`Installation::new`], of the chart in another folder.
+    pub(crate) async fn of_chart(space: &'a Space, chart: &str, more: &Value) -> anyhow::Result<Self> {
         import_images(space.cluster()).await?;
-        helm(space, &["install", "emulsion", &chart(), "--values", &values_file(space, more)?]).await?;
+        helm(space, &["install", "emulsion", chart, "--values", &values_file(space, more)?]).await?;
         for name in ["emulsion-operator", "emulsion-router"] {
             space.wait_for::<Deployment>(name, "available", available).await?;
         }
@@ -161,6 +185,11 @@ impl<'a> Installation<'a> {
     /// Removes it, with what is in no namespace.
     pub(crate) async fn uninstall(&self) -> anyhow::Result<()> {
         helm(self.space, &["uninstall", "emulsion", "--wait"]).await.map(drop)
+    }
+
+    /// Gives the nodes the same images under another tag.
+    pub(crate) async fn import_images_as(&self, tag: &str) -> anyhow::Result<()> {
+        import_all(self.space.cluster(), tag).await
     }
 
     /// Asks the installation whether it serves, as people do after installing.

@@ -1,0 +1,84 @@
+use std::{path::Path, process::Command};
+
+use cluster::{Needs, Space, in_namespace};
+use k8s_openapi::{api::apps::v1::Deployment, apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition};
+use kube::{
+    Api,
+    api::{Patch, PatchParams},
+};
+use serde_json::json;
+
+use crate::{
+    installation::{Installation, lacks, merged, repository},
+    shapes::available,
+    stores::Stores,
+};
+
+/// The chart as the commit before this one has it; none where its history is not here.
+fn chart_of_parent(folder: &Path) -> Option<String> {
+    let archive = folder.join("chart.tar");
+    let made = Command::new("git")
+        .arg("-C")
+        .arg(repository())
+        .args(["archive", "--output"])
+        .arg(&archive)
+        .args(["HEAD~1", "charts/emulsion"])
+        .status();
+    let unpacked = Command::new("tar").arg("-xf").arg(&archive).arg("-C").arg(folder).status();
+    let succeeded = made.is_ok_and(|status| status.success()) && unpacked.is_ok_and(|status| status.success());
+    succeeded.then(|| folder.join("charts/emulsion").to_str().map(str::to_owned)).flatten()
+}
+
+/// The commands of docs/operations.md.
+async fn upgrade(space: &Space, more: &[&str]) -> anyhow::Result<()> {
+    let chart = repository().join("charts/emulsion").to_str().unwrap_or_default().to_owned();
+    let definitions = format!("{chart}/crds/");
+    space.cluster().kubectl(["apply", "--server-side", "--force-conflicts", "-f", &definitions]).await?.ok()?;
+    let upgrade = ["upgrade", "emulsion", &chart, "--namespace", space.name(), "--reset-then-reuse-values"];
+    space.cluster().helm(upgrade.iter().chain(more)).await?.ok().map(drop)
+}
+
+/// Whether all pods are of the second image and take work.
+fn renewed(deployment: &Deployment) -> bool {
+    let pod = deployment.spec.template.spec.as_ref();
+    let image = pod.and_then(|pod| pod.containers.first()?.image.as_deref()).unwrap_or_default();
+    let updated = deployment.status.as_ref().and_then(|status| status.updated_replicas);
+    image.ends_with(":2") && available(deployment) && updated == deployment.spec.replicas
+}
+
+#[test]
+fn an_upgrade_from_the_parent_commits_chart_keeps_serving() {
+    if let Some(missing) = lacks() {
+        return eprintln!("skipped: {missing}");
+    }
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let Some(parent) = chart_of_parent(folder.path()) else { return eprintln!("skipped: the commit before this one is not here") };
+    // Definitions belong to no namespace.
+    in_namespace("upgrade", Needs::Hosts, async |space| {
+        let Some(stores) = Stores::make(space).await? else { return Ok(()) };
+        let more = json!({"operator": {"replicas": 2}, "router": {"shutdownDelay": "10s"}, "pools": {"default": {"minReplicas": 1}}});
+        let installation = Installation::of_chart(space, &parent, &merged(stores.values(2), &more)).await?;
+        // As if an older chart had brought them, which helm never changes.
+        let definitions = Api::<CustomResourceDefinition>::all(space.client());
+        let older =
+            json!([{"op": "replace", "path": "/spec/versions/0/schema/openAPIV3Schema/description", "value": "of an older version"}]);
+        let by_helm = PatchParams { field_manager: Some("helm".to_owned()), ..PatchParams::default() };
+        definitions.patch("tenantplans.emulsion.dev", &by_helm, &Patch::<()>::Json(serde_json::from_value(older)?)).await?;
+
+        installation
+            .under_load(async {
+                // Every pod of ours is made anew with another image.
+                installation.import_images_as("2").await?;
+                upgrade(space, &["--set", "images.tag=2"]).await?;
+                for deployment in ["emulsion-operator", "emulsion-router", "emulsion-pool-default"] {
+                    space.wait_for::<Deployment>(deployment, "renewed", renewed).await?;
+                }
+                Ok(())
+            })
+            .await?;
+        let current = definitions.get("tenantplans.emulsion.dev").await?;
+        anyhow::ensure!(!serde_json::to_string(&current)?.contains("of an older version"), "the definitions were renewed");
+        installation.draw("demo", 4).await?;
+        installation.uninstall().await
+    });
+}
