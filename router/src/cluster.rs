@@ -37,7 +37,7 @@ pub async fn serve(options: Serve) -> Result<(), ClusterError> {
     let namespaces = ClusterNamespaces { own: options.namespace, watched: options.watch_namespace };
     let catalog = ClusterCatalog::open(client.clone(), namespaces.clone()).await?;
     let settings = PodSettings { namespaces, installation_token: options.installation_token.clone() };
-    let pods = Arc::new(PodReplicas::watch(client, settings).map_err(ServeError::Client)?) as Arc<dyn Replicas>;
+    let pods = Arc::new(PodReplicas::watch(client, &settings).map_err(ServeError::Client)?) as Arc<dyn Replicas>;
     let internal = listen(options.internal_listen, "--internal-listen").await?;
     let listener = listen(options.listen, "--listen").await?;
     let house = House::build(Parts {

@@ -107,7 +107,7 @@ impl PodReplicas {
     ///
     /// # Errors
     /// If no HTTP client can be made.
-    pub fn watch(client: Client, settings: PodSettings) -> Result<Self, reqwest::Error> {
+    pub fn watch(client: Client, settings: &PodSettings) -> Result<Self, reqwest::Error> {
         let inner = Arc::new(Inner::default());
         let watching = Arc::clone(&inner);
         tokio::spawn(changes(client, settings).for_each(move |changes| {

@@ -24,7 +24,7 @@ pub(super) struct ReadyPod {
 type Change = (String, Option<ReadyPod>);
 
 /// What becomes of replicas' pods. Never ends; what the API server refuses is logged and asked for again.
-pub(super) fn changes(client: Client, settings: PodSettings) -> BoxStream<'static, Vec<Change>> {
+pub(super) fn changes(client: Client, settings: &PodSettings) -> BoxStream<'static, Vec<Change>> {
     let selected = watcher::Config::default().labels(&replica::selector(replica::REPLICA));
     let mut apis = vec![settings.namespaces.of_models::<Pod>(client.clone())];
     // The pools' pods are in the installation's namespace.
@@ -34,12 +34,12 @@ pub(super) fn changes(client: Client, settings: PodSettings) -> BoxStream<'stati
     let streams = apis.into_iter().map(|api| {
         let (mut known, token) = (Known::default(), settings.installation_token.clone());
         let events = watcher(api, selected.clone()).default_backoff();
-        events.map(move |event| event.map_or_else(missed, |event| known.take_in(event, &token))).boxed()
+        events.map(move |event| event.map_or_else(|error| missed(&error), |event| known.take_in(event, &token))).boxed()
     });
     select_all(streams).boxed()
 }
 
-fn missed(error: watcher::Error) -> Vec<Change> {
+fn missed(error: &watcher::Error) -> Vec<Change> {
     tracing::warn!("watching pods: {error}");
     Vec::new()
 }

@@ -160,6 +160,8 @@ impl Room {
             installation_token: "a token that only this test knows".to_owned(),
             runtime_image: "emulsion.test/runtime:1".to_owned(),
             runtime_gpu_image: None,
+            monitoring_namespace: None,
+            safety_checker: None,
         };
         let watched = interference.client(space.cluster().client().await?);
         tokio::select! {
