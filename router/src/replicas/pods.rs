@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Endpoint, Lease, LeaseGuard, ReplicaCounts, ReplicaError, ReplicaSet, Replicas, SetKey, Work};
 use crate::catalog::ClusterNamespaces;
-use crate::placement::{Candidate, Choice, Estimates, place};
+use crate::placement::{Candidate, Choice, Estimates, place, preference};
 
 mod asking;
 mod watching;
@@ -286,6 +286,7 @@ impl State {
                 starting_since: None,
                 in_flight: slot.in_flight.saturating_add(slot.of_others),
                 resident: slot.resident.iter().any(|resident| resident == model_id),
+                preference: preference(model_id, &slot.incarnation),
             })
             .collect();
         let chosen = match place_among(&candidates, now) {
@@ -447,13 +448,22 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_pod_with_the_model_goes_first() {
+    async fn a_pod_with_the_model_goes_before_the_one_that_the_model_prefers() {
         let replicas = replicas(&[pod("a", &default_pool(), "True", 0), pod("b", &default_pool(), "True", 0)]);
-        let (first, second) = (lease(&replicas).await, lease(&replicas).await);
-        second.guard.note_resident("demo");
-        drop((first, second));
         let place = (set().namespace, set().key);
-        assert!(matches!(replicas.inner.lock().next_step(&place, "demo", Instant::now()), Step::Lease(2, _)));
+        let next = || match replicas.inner.lock().next_step(&place, "demo", Instant::now()) {
+            Step::Lease(id, _) => id,
+            step => panic!("{step:?}"),
+        };
+        let (preferred, other) = (next(), next());
+        assert_ne!(preferred, other, "while one begins to work, the other is sooner");
+        for id in [preferred, other] {
+            replicas.inner.with_slot(&place, id, |slot| slot.in_flight = 0);
+        }
+        assert_eq!(next(), preferred);
+        replicas.inner.with_slot(&place, preferred, |slot| slot.in_flight = 0);
+        replicas.inner.with_slot(&place, other, |slot| slot.resident.push("demo".to_owned()));
+        assert_eq!(next(), other);
     }
 
     #[tokio::test]

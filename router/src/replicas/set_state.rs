@@ -70,6 +70,8 @@ impl SetState {
                 starting_since: slot.endpoint.is_none().then_some(slot.started_at),
                 in_flight: slot.in_flight,
                 resident: slot.resident.contains(&work.model_id),
+                // Nobody else gives them work.
+                preference: 0,
             })
             .collect();
         if candidates.is_empty() {
