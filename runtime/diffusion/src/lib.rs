@@ -38,3 +38,4 @@ pub mod vae;
 pub mod weights;
 
 pub use candle_core::{DType, Device, Error, Tensor};
+pub use kernels::gpu;
