@@ -4,7 +4,7 @@
 //! AdapterFile::open(path)   names and shapes checked from the header; nothing is allocated
 //!        │ load(device, dtype)
 //!        ▼
-//!     Adapter               a patch per module; read-only, shared by requests and by models of one family
+//!     Adapter               a patch per module; read-only, shared by requests and by models of one family, whatever their precision
 //!        │ bind(layers, scale)    module names resolved to this model's layers, every shape compared: all of it fits, or none is applied
 //!        ▼
 //!   BoundAdapter ─► AdapterSet ─► AdapterRows ─► each leaf layer adds its side path to the rows that asked for it

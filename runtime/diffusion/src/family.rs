@@ -123,6 +123,11 @@ pub trait ModelSpec: Send + Sync + std::fmt::Debug {
         ScheduleRequest { steps, image_tokens: height * width, even_sigmas: false }
     }
 
+    /// The 16 bits that the family is computed in where nobody says: those that its weights are published in.
+    fn half_precision(&self) -> DType {
+        DType::F16
+    }
+
     /// The precision of a part in a model that is computed in `compute`.
     fn part_dtype(&self, _folder: &str, compute: DType) -> DType {
         compute

@@ -231,6 +231,11 @@ impl ModelFolder {
         self.parts.iter().map(|part| part.index().bytes()).sum()
     }
 
+    /// The 16 bits that the model's family is computed in where nobody says.
+    pub fn half_precision(&self) -> DType {
+        self.spec.half_precision()
+    }
+
     /// Bytes of the parameters once loaded in `dtype`.
     pub fn loaded_bytes(&self, dtype: DType) -> u64 {
         let bytes = |open: &OpenPart| open.elements().saturating_mul(self.spec.part_dtype(open.part.folder, dtype).size_in_bytes() as u64);
@@ -242,9 +247,6 @@ impl ModelFolder {
     /// # Errors
     /// [`ModelError`] when a file cannot be read or the device refuses a tensor.
     pub fn load(&self, device: &Device, dtype: DType, progress: &mut dyn FnMut(LoadProgress)) -> Result<Model, ModelError> {
-        if device.is_cpu() && dtype == DType::BF16 {
-            return Err(ModelError::Bf16OnCpu);
-        }
         let exec_of = |folder: &str| Exec::inference(device, self.spec.part_dtype(folder, dtype));
         let read = RefCell::new((0, progress));
         let total_bytes = self.stored_bytes();

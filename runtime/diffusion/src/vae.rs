@@ -78,7 +78,7 @@ impl Vae {
         pixels.to_dtype(DType::F32)
     }
 
-    /// Pixels [B, 3, H, W] f32 in −1 … 1, sides divisible by the scale → the distribution of their latents.
+    /// Pixels [B, 3, H, W] f32 in −1 … 1, on any device, sides divisible by the scale → the distribution of their latents.
     ///
     /// # Errors
     /// When the shapes do not fit.
@@ -88,7 +88,7 @@ impl Vae {
             None => self.encoder.forward(pixels, exec),
         };
         let (_, _, height, width) = pixels.dims4()?;
-        let pixels = pixels.to_dtype(exec.compute)?;
+        let pixels = pixels.to_device(&exec.device)?.to_dtype(exec.compute)?;
         let moments = if self.tiling.cuts(height, width) { self.tiling.encode(&pixels, encode)? } else { encode(&pixels)? };
         LatentDistribution::new(&moments.to_dtype(DType::F32)?, self.scaling_factor, self.shift_factor)
     }

@@ -88,12 +88,16 @@ impl FittedAdapter {
         Ok(Self { patches })
     }
 
-    /// This adapter at strength `scale` on the weights of `layers`.
+    /// This adapter at strength `scale` on the weights of `layers`, in the precision of each: a model's parts may differ in theirs.
     ///
     /// # Errors
     /// When the device refuses a tensor.
     pub(super) fn bind(self, layers: &LayerTable, scale: f64) -> Result<BoundAdapter> {
-        let bind = |(path, fitted): (Arc<str>, FittedPatch)| {
+        let bind = |(path, mut fitted): (Arc<str>, FittedPatch)| {
+            if let Some(weight) = layers.weight(&path) {
+                fitted.delta = fitted.delta.to(weight.device(), weight.dtype())?;
+                fitted.bias = fitted.bias.map(|bias| bias.to_dtype(weight.dtype())).transpose()?;
+            }
             let ratio = match (&fitted.magnitude, layers.weight(&path)) {
                 (Some((_, axis)), Some(weight)) => {
                     let ratio = fitted.ratio(&weight.to_dtype(DType::F32)?, scale)?;

@@ -152,6 +152,10 @@ impl ModelSpec for Spec {
         ScheduleRequest { steps, image_tokens: (height / TOKEN_SIDE) * (width / TOKEN_SIDE), even_sigmas: true }
     }
 
+    fn half_precision(&self) -> DType {
+        DType::BF16
+    }
+
     fn part_dtype(&self, folder: &str, compute: DType) -> DType {
         declared::t5_dtype(folder == T5.folder, compute)
     }

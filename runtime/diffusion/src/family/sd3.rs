@@ -177,6 +177,10 @@ impl ModelSpec for Spec {
         ScheduleRequest { steps, image_tokens: (height / patch) * (width / patch), even_sigmas: false }
     }
 
+    fn half_precision(&self) -> DType {
+        DType::BF16
+    }
+
     fn part_dtype(&self, folder: &str, compute: DType) -> DType {
         declared::t5_dtype(folder == T5.folder, compute)
     }

@@ -93,9 +93,6 @@ pub enum ModelError {
         /// The tensor that tells.
         name: String,
     },
-    /// Numbers that the device cannot compute with.
-    #[error("bf16 cannot be computed on the CPU; load the model as f16 or f32")]
-    Bf16OnCpu,
     /// No such folder.
     #[error("{} is not a folder; a configuration is a folder in diffusers' layout, with model_index.json in it", path.display())]
     NotAFolder {

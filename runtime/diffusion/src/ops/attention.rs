@@ -53,20 +53,87 @@ fn fused(query: &Tensor, key: &Tensor, value: &Tensor, attention: kernels::Atten
     query.contiguous()?.apply_op3(&key.contiguous()?, &value.contiguous()?, attention)
 }
 
-fn composed(query: &Tensor, key: &Tensor, value: &Tensor, heads: usize, Scores { scaled, bias }: Scores<'_>) -> Result<Tensor> {
+/// Elements of the scores that exist at once, over all rows and heads: 1 GB. All of those of a 1024×1024 image would be nine times as many.
+const MAX_SCORES: usize = 1 << 28;
+
+fn composed(query: &Tensor, key: &Tensor, value: &Tensor, heads: usize, scores: Scores<'_>) -> Result<Tensor> {
+    in_blocks(query, key, value, heads, scores, MAX_SCORES)
+}
+
+/// Blocks of queries, one after another. Scores are f32 from the start: those of some models are beyond f16, and bf16 would round them by more
+/// than a percent.
+fn in_blocks(
+    query: &Tensor,
+    key: &Tensor,
+    value: &Tensor,
+    heads: usize,
+    Scores { scaled, bias }: Scores<'_>,
+    max_scores: usize,
+) -> Result<Tensor> {
     let (batch, tokens, features) = query.dims3()?;
     let by_head = |x: &Tensor| {
         let (batch, tokens, features) = x.dims3()?;
         x.reshape((batch, tokens, heads, features / heads))?.transpose(1, 2)?.contiguous()
     };
-    let (query, key, value) = (by_head(query)?, by_head(key)?, by_head(value)?);
+    let (query, key, value) = (by_head(query)?.to_dtype(DType::F32)?, by_head(key)?.to_dtype(DType::F32)?, by_head(value)?);
     let query = if scaled { (query / ((features / heads) as f64).sqrt())? } else { query };
-    let scores = query.matmul(&key.transpose(D::Minus1, D::Minus2)?)?.to_dtype(DType::F32)?;
-    let scores = match bias {
-        Some(bias) => scores.broadcast_add(bias)?,
-        None => scores,
+    let key = key.transpose(D::Minus1, D::Minus2)?;
+    let queries_of_block = (max_scores / (batch * heads * value.dim(2)?).max(1)).max(1);
+    let block = |first: usize| {
+        let count = queries_of_block.min(tokens - first);
+        let scores = query.narrow(2, first, count)?.contiguous()?.matmul(&key)?;
+        let scores = match bias {
+            Some(bias) => scores.broadcast_add(&bias.narrow(2, first, count)?)?,
+            None => scores,
+        };
+        let exponents = scores.broadcast_sub(&scores.max_keepdim(D::Minus1)?)?.exp()?;
+        let weights = exponents.broadcast_div(&exponents.sum_keepdim(D::Minus1)?)?.to_dtype(value.dtype())?;
+        weights.matmul(&value)
     };
-    let exponents = scores.broadcast_sub(&scores.max_keepdim(D::Minus1)?)?.exp()?;
-    let weights = exponents.broadcast_div(&exponents.sum_keepdim(D::Minus1)?)?.to_dtype(value.dtype())?;
-    weights.matmul(&value)?.transpose(1, 2)?.reshape((batch, tokens, features))
+    let blocks = (0..tokens).step_by(queries_of_block).map(block).collect::<Result<Vec<_>>>()?;
+    let mixed = if let [whole] = blocks.as_slice() { whole.clone() } else { Tensor::cat(&blocks, 2)? };
+    mixed.transpose(1, 2)?.reshape((batch, tokens, features))
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::Device;
+
+    use super::*;
+    use crate::sampler::gaussian;
+
+    fn random(draw: u32, shape: &[usize]) -> Tensor {
+        Tensor::from_vec(gaussian(5, 0, draw, shape.iter().product()), shape, &Device::Cpu).unwrap()
+    }
+
+    fn largest(difference: &Tensor) -> f32 {
+        difference.to_dtype(DType::F32).unwrap().abs().unwrap().max_all().unwrap().to_scalar().unwrap()
+    }
+
+    #[test]
+    fn blocks_of_queries_make_the_whole_attention() {
+        let (query, key, value) = (random(0, &[2, 7, 12]), random(1, &[2, 5, 12]), random(2, &[2, 5, 12]));
+        let bias = random(3, &[1, 3, 7, 5]);
+        for bias in [None, Some(&bias)] {
+            let of_blocks = |max_scores| in_blocks(&query, &key, &value, 3, Scores { scaled: true, bias }, max_scores).unwrap();
+            let whole = of_blocks(usize::MAX);
+            // One query, three with a rest of one, six and one.
+            for queries in [0, 3, 6] {
+                assert!(largest(&(of_blocks(2 * 3 * 5 * queries) - &whole).unwrap()) < 1e-6);
+            }
+        }
+    }
+
+    #[test]
+    fn scores_beyond_half_precision_are_no_obstacle() {
+        // Scores of up to 240²·16 / 4, four times what f16 holds: each query takes the value of the one key that is like it.
+        let signs: Vec<f32> = (0..4 * 16).map(|at| if (at / 16) >> (at % 16 % 2) & 1 == 1 { 240.0 } else { -240.0 }).collect();
+        let x = Tensor::from_vec(signs, (1, 4, 16), &Device::Cpu).unwrap();
+        let value = random(0, &[1, 4, 16]).to_dtype(DType::F16).unwrap();
+        for dtype in [DType::F16, DType::BF16] {
+            let (x, value) = (x.to_dtype(dtype).unwrap(), value.to_dtype(dtype).unwrap());
+            let mixed = attention(&x, &x, &value, 1, Form::Composed).unwrap();
+            assert!(largest(&(mixed - value).unwrap()) < 1e-3, "{dtype:?}");
+        }
+    }
 }

@@ -7,7 +7,7 @@
 //! - `folder`: what is accepted as a model folder, and what is refused with which words.
 //! - `loading_memory`: loading takes hardly more memory than what is kept.
 //! - `decoding_memory`: a large picture is decoded in hardly more memory than a tile of it.
-//! - `precision`: what 16 bits make of each family, and of an autoencoder that they are too few for.
+//! - `precision`: what 16 bits make of each family and of adapters, and of an autoencoder that they are too few for.
 //! - `prompts`: what the two syntaxes have in common, how long prompts are divided, and which are refused.
 //! - `requests`: which requests are refused, and that what they ask for matters.
 //! - `single_file`: how checkpoints that are one file are recognised, and what is said of files that are none.
