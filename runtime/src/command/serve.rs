@@ -9,12 +9,13 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::Args;
+use diffusion::gpu;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 
+use super::compute::ComputeArguments;
 use super::logging;
-use crate::engine::{DeviceName, Diffusion, Precision};
 use crate::http::{Token, app};
 use crate::request;
 use crate::safety::SafetyChecker;
@@ -45,18 +46,15 @@ pub struct Serve {
     /// End at once when standard input ends: whoever started the process holds the other end of it and is gone then.
     #[arg(long, env = "EMULSION_EXIT_WITH_PARENT")]
     exit_with_parent: bool,
-    /// Device to run on: cpu, cuda or cuda:N.
-    #[arg(long, env = "EMULSION_DEVICE", default_value = "cpu")]
-    device: DeviceName,
-    /// Precision of weights and activations.
-    #[arg(long, env = "EMULSION_DTYPE", value_enum, default_value = "f32")]
-    dtype: Precision,
+    #[command(flatten)]
+    compute: ComputeArguments,
     /// Generations that may wait; more are refused as busy.
     #[arg(long, env = "EMULSION_QUEUE_LIMIT", default_value_t = Limits::default().queue_limit)]
     queue_limit: u32,
-    /// Bytes of weights that may be in memory; the least recently used models go first.
-    #[arg(long, env = "EMULSION_RESIDENT_BYTES_LIMIT", default_value_t = Limits::default().resident_bytes)]
-    resident_bytes_limit: u64,
+    /// Bytes of weights that may be in memory; the least recently used models go first. Where nothing is said: 16 GiB, on a GPU 60 % of its
+    /// memory, as the rest is for what is computed.
+    #[arg(long, env = "EMULSION_RESIDENT_BYTES_LIMIT")]
+    resident_bytes_limit: Option<u64>,
     /// Bytes of adapters that may be in memory besides the weights; the least recently used go first.
     #[arg(long, env = "EMULSION_ADAPTER_BYTES_LIMIT", default_value_t = Limits::default().adapter_bytes)]
     adapter_bytes_limit: u64,
@@ -103,9 +101,11 @@ impl Serve {
     async fn serve(self) -> anyhow::Result<ExitCode> {
         let token = self.checked_token()?;
         let roots = ModelRoots::resolve(&self.model_roots)?;
-        let engine = Diffusion::new(self.device.open()?, self.dtype.dtype());
+        let engine = self.compute.engine()?;
+        let of_gpu = gpu::memory_bytes(engine.device());
+        tracing::info!(device = ?engine.device().location(), gpu_memory_bytes = of_gpu, "computing");
         let safety_checker = self.safety_checker.as_deref().map(SafetyChecker::open).transpose()?;
-        let (replica, stopped) = Replica::start(engine, roots, safety_checker, self.limits()?, &tokio::runtime::Handle::current())?;
+        let (replica, stopped) = Replica::start(engine, roots, safety_checker, self.limits(of_gpu)?, &tokio::runtime::Handle::current())?;
         let replica = Arc::new(replica);
         let listener = TcpListener::bind(self.listen).await.with_context(|| format!("listen on {}", self.listen))?;
         let address = listener.local_addr().context("read the address")?;
@@ -141,7 +141,7 @@ impl Serve {
         }
     }
 
-    fn limits(&self) -> anyhow::Result<Limits> {
+    fn limits(&self, gpu_memory_bytes: Option<u64>) -> anyhow::Result<Limits> {
         for (flag, value) in [("--queue-limit", self.queue_limit), ("--max-images", self.max_images), ("--max-rows", self.max_rows)] {
             if value == 0 || value > MAX_COUNT {
                 bail!("{flag} is {value}; it must be from 1 to {MAX_COUNT}");
@@ -149,13 +149,21 @@ impl Serve {
         }
         Ok(Limits {
             queue_limit: self.queue_limit,
-            resident_bytes: self.resident_bytes_limit,
+            resident_bytes: self.resident_bytes_limit.unwrap_or_else(|| resident_bytes(gpu_memory_bytes)),
             adapter_bytes: self.adapter_bytes_limit,
             max_images: self.max_images,
             max_rows: self.max_rows,
             request: request::Limits { max_pixels: self.max_pixels, max_samples: self.max_samples, max_steps: self.max_steps },
         })
     }
+}
+
+/// Hundredths of a GPU's memory that weights may take.
+const GPU_PERCENT_OF_WEIGHTS: u64 = 60;
+
+/// Bytes of weights where nobody says.
+fn resident_bytes(gpu_memory_bytes: Option<u64>) -> u64 {
+    gpu_memory_bytes.map_or(Limits::default().resident_bytes, |bytes| bytes / 100 * GPU_PERCENT_OF_WEIGHTS)
 }
 
 /// The largest count that any flag may set; far more than any device serves.

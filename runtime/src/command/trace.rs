@@ -18,7 +18,7 @@ use super::rounds::step_all;
 use crate::atomic_file;
 use crate::canvas::{Canvas, Pictures};
 use crate::embeddings::word;
-use crate::engine::{Diffusion, Embedding, Engine, NamedEmbedding, Request};
+use crate::engine::{DeviceName, Diffusion, Embedding, Engine, NamedEmbedding, Precision, Request};
 use crate::request::{Limits, complete};
 
 /// A request is prompts and numbers.
@@ -32,7 +32,7 @@ const NOISE_PREFIX: &str = "noise.";
 /// What a tensors file may hold.
 const ACCEPTED: &str = "latents_init, noise.N, image, mask_image, image_latents";
 
-/// Run one request in f32 on the CPU and write the latents after every solver call, to compare with another implementation.
+/// Run one request and write the latents after every solver call, to compare with another implementation.
 ///
 /// The request is the canonical image request as JSON; its embeddings, and `model` of its adapters, are paths of files. The tensors may hold
 /// `latents_init` [n,c,h,w] (unit variance, before the sampler's first scale) and `noise.0`, `noise.1`, … (all other random draws in
@@ -53,6 +53,12 @@ pub(super) struct Trace {
     /// safetensors file to write.
     #[arg(long, env = "EMULSION_OUTPUT")]
     output: PathBuf,
+    /// Device to run on: cpu, cuda or cuda:N.
+    #[arg(long, env = "EMULSION_DEVICE", default_value = "cpu")]
+    device: DeviceName,
+    /// Precision of weights and activations.
+    #[arg(long, env = "EMULSION_DTYPE", value_enum, default_value = "f32")]
+    dtype: Precision,
 }
 
 impl Trace {
@@ -62,7 +68,7 @@ impl Trace {
             Some(path) => read_tensors(path).with_context(|| format!("read tensors {}", path.display()))?,
             None => Default::default(),
         };
-        let engine = Diffusion::new(Device::Cpu, DType::F32);
+        let engine = Diffusion::open(self.device, self.dtype)?;
         let folder = engine.open(&self.model.key())?;
         let model = Arc::new(engine.load(&folder, None, &mut |_, _| ())?);
         let defaults = engine.facts(&model).defaults;

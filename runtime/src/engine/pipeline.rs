@@ -8,23 +8,52 @@ use diffusion::model::{Model, ModelError, ModelFiles, ModelFolder};
 use diffusion::pipeline::{self, ImageState, InjectedTensors, PipelineError, PlanLimits, Waiting};
 use diffusion::{DType, Device, Tensor};
 
-use super::{Adapter, AdapterFile, AdapterUse, Candidate, Engine, EngineError, ModelFacts, Progress, Request, Stepped, chain};
+use super::{
+    Adapter, AdapterFile, AdapterUse, Candidate, DeviceError, DeviceName, Engine, EngineError, ModelFacts, Precision, Progress, Request,
+    Stepped, chain,
+};
 use crate::picture::Pixels;
 use crate::residency::{Merge, ModelKey};
 
 /// Latent positions of one call, over all its rows: 64 rows of a 512×512 image. More would only make a step longer.
 const MAX_LATENT_PIXELS: usize = 64 * 64 * 64;
 
-/// Runs models on one device in one precision.
+/// What adapters are kept in where models differ: it holds the most of what is trained, and a layer's own precision is made of it.
+const ADAPTER_DTYPE: DType = DType::F16;
+
+/// Runs models on one device.
 #[derive(Clone, Debug)]
 pub struct Diffusion {
     device: Device,
-    dtype: DType,
+    /// Of all models; none where each one's family decides.
+    dtype: Option<DType>,
 }
 
 impl Diffusion {
+    /// All models in one precision.
     pub fn new(device: Device, dtype: DType) -> Self {
-        Self { device, dtype }
+        Self { device, dtype: Some(dtype) }
+    }
+
+    /// # Errors
+    /// As [`DeviceName::open`].
+    pub fn open(device: DeviceName, precision: Precision) -> Result<Self, DeviceError> {
+        let device = device.open()?;
+        let dtype = precision.dtype(&device);
+        Ok(Self { device, dtype })
+    }
+
+    /// Where it runs.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    fn dtype(&self, folder: &ModelFolder) -> DType {
+        self.dtype.unwrap_or_else(|| folder.half_precision())
+    }
+
+    fn adapter_dtype(&self) -> DType {
+        self.dtype.unwrap_or(ADAPTER_DTYPE)
     }
 
     /// As [`Engine::prepare`], with tensors in place of random draws.
@@ -64,18 +93,18 @@ impl Engine for Diffusion {
     }
 
     fn adapter_footprint(&self, file: &AdapterFile) -> u64 {
-        file.footprint(self.dtype)
+        file.footprint(self.adapter_dtype())
     }
 
     fn load_adapter(&self, file: &AdapterFile, sha256: Option<&str>) -> Result<Adapter, EngineError> {
-        file.load(&self.device, self.dtype, sha256).map_err(|error| {
+        file.load(&self.device, self.adapter_dtype(), sha256).map_err(|error| {
             let text = chain(&error);
             if error.is_engine_failure() { EngineError::Internal(text) } else { EngineError::InvalidRequest(text) }
         })
     }
 
     fn footprint(&self, folder: &ModelFolder) -> u64 {
-        folder.loaded_bytes(self.dtype)
+        folder.loaded_bytes(self.dtype(folder))
     }
 
     fn load(&self, folder: &ModelFolder, sha256: Option<&str>, progress: &mut dyn FnMut(u64, u64)) -> Result<Model, EngineError> {
@@ -87,7 +116,7 @@ impl Engine for Diffusion {
             }
         }
         let mut told = |now: diffusion::model::LoadProgress| progress(now.bytes, now.total_bytes);
-        folder.load(&self.device, self.dtype, &mut told).map_err(|error| model_error(&error))
+        folder.load(&self.device, self.dtype(folder), &mut told).map_err(|error| model_error(&error))
     }
 
     fn facts(&self, model: &Model) -> ModelFacts {
