@@ -19,6 +19,8 @@ pub const REASON_CONFLICT: &str = "Conflict";
 pub const REASON_NOT_IMPORTED: &str = "NotImported";
 /// No replica can read the source where it is.
 pub const REASON_SOURCE_UNUSABLE: &str = "SourceUnusable";
+/// A VAE or an adapter that the model names does not exist, or is something else.
+pub const REASON_COMPONENT_UNUSABLE: &str = "ComponentUnusable";
 /// The RuntimePool that the model names does not exist.
 pub const REASON_POOL_UNKNOWN: &str = "PoolUnknown";
 /// The object is in a namespace where nobody serves it.

@@ -14,7 +14,9 @@ use std::collections::BTreeMap;
 use crate::{Price, Timespan, Violation, rule, schema};
 
 pub mod defaults;
+mod family;
 pub use defaults::EffectiveDefaults;
+pub use family::Latents;
 
 /// The RuntimePool that serves a model which names none.
 pub const DEFAULT_POOL: &str = "default";

@@ -6,7 +6,8 @@ use std::cmp::Ordering;
 use crds::{
     ModelDeployment, RuntimePool, Violation,
     condition::{
-        REASON_CONFLICT, REASON_INVALID, REASON_NOT_IMPORTED, REASON_POOL_UNKNOWN, REASON_SOURCE_UNUSABLE, REASON_WRONG_NAMESPACE,
+        REASON_COMPONENT_UNUSABLE, REASON_CONFLICT, REASON_INVALID, REASON_NOT_IMPORTED, REASON_POOL_UNKNOWN, REASON_SOURCE_UNUSABLE,
+        REASON_WRONG_NAMESPACE,
     },
     model_deployment::{Dedicated, ModelKind},
     replica::{self, Unreadable},
@@ -49,13 +50,14 @@ pub fn judge_model<'a, 'b>(
     has_pool: impl Fn(&str) -> bool,
 ) -> Result<Served<'a>, Refusal> {
     check(&model.validate())?;
+    let others: Vec<&ModelDeployment> = others.into_iter().collect();
     let location = replica::location(&model.spec).map_err(|unreadable| {
         let reason = if unreadable == Unreadable::NotImported { REASON_NOT_IMPORTED } else { REASON_SOURCE_UNUSABLE };
         Refusal::new(reason, unreadable.to_string())
     })?;
     let id = model.model_id();
     let holder = others
-        .into_iter()
+        .iter()
         .filter(|other| other.has_model_id(&id) && other.metadata.uid != model.metadata.uid)
         .min_by(|one, other| one.seniority().cmp(&other.seniority()));
     if let Some(holder) = holder.filter(|holder| holder.seniority().cmp(&model.seniority()) == Ordering::Less) {
@@ -66,6 +68,7 @@ pub fn judge_model<'a, 'b>(
     if model.spec.kind != ModelKind::Checkpoint {
         return Ok(Served::Together);
     }
+    check_components(model, &others)?;
     if let Some(dedicated) = &model.spec.serving.dedicated {
         return Ok(Served::Dedicated(dedicated, location.claim));
     }
@@ -75,6 +78,29 @@ pub fn judge_model<'a, 'b>(
     }
     let message = format!("there is no RuntimePool {pool:?} in the installation's namespace: declare it, or name another");
     Err(Refusal::new(REASON_POOL_UNKNOWN, message))
+}
+
+/// Whether what the model is always used with is there and of its kind.
+fn check_components(model: &ModelDeployment, others: &[&ModelDeployment]) -> Result<(), Refusal> {
+    let components = &model.spec.components;
+    let vae = components.vae.iter().map(|id| (id, ModelKind::Vae, "vae"));
+    let adapters = components.adapters.iter().map(|adapter| (&adapter.model, ModelKind::Lora, "lora"));
+    for (id, kind, name) in vae.chain(adapters) {
+        let refuse = |message: String| Err(Refusal::new(REASON_COMPONENT_UNUSABLE, message));
+        let named = others.iter().filter(|other| other.model_id() == *id);
+        let Some(named) = named.min_by(|one, other| one.seniority().cmp(&other.seniority())) else {
+            return refuse(format!("components names {id:?}, and no ModelDeployment has that modelId: declare it with kind {name}"));
+        };
+        if named.spec.kind != kind {
+            return refuse(format!("components names {id:?} as a {name}, and its ModelDeployment has another kind"));
+        }
+        if let (ModelKind::Vae, Some(its), Some(own)) = (kind, named.spec.family, model.spec.family)
+            && its.latents() != own.latents()
+        {
+            return refuse(format!("the VAE {id:?} is for {}, and this model is {}", its.name(), own.name()));
+        }
+    }
+    Ok(())
 }
 
 /// Whether `pool` is served; `namespace` is the installation's.
@@ -151,6 +177,26 @@ mod tests {
     fn sources_that_replicas_cannot_read_say_so() {
         assert_eq!(reason(&model("a", OLD, "file://./demo"), &[]), REASON_SOURCE_UNUSABLE);
         assert_eq!(reason(&model("a", OLD, "hf://owner/name"), &[]), REASON_NOT_IMPORTED);
+    }
+
+    #[test]
+    fn what_a_model_is_used_with_must_be_there_and_of_its_kind() {
+        let using = |components: Value| declared("a", OLD, &json!({"source": {"uri": DEMO}, "family": "sd15", "components": components}));
+        let of_kind =
+            |name: &str, kind: &str, family: &str| declared(name, OLD, &json!({"source": {"uri": DEMO}, "kind": kind, "family": family}));
+        let others = [of_kind("sharp", "vae", "sd21"), of_kind("ink", "lora", "sd15"), of_kind("large", "vae", "sdxl")];
+        let judge =
+            |components: Value| judge_model(&using(components), &others, |_| true).map_err(|refusal| (refusal.reason, refusal.message));
+        assert!(judge(json!({"vae": "sharp", "adapters": [{"model": "ink"}]})).is_ok());
+        for (components, word) in [
+            (json!({"vae": "blunt"}), "no ModelDeployment"),
+            (json!({"vae": "ink"}), "another kind"),
+            (json!({"vae": "large"}), "is for sdxl, and this model is sd15"),
+            (json!({"adapters": [{"model": "sharp"}]}), "another kind"),
+        ] {
+            let (reason, message) = judge(components).unwrap_err();
+            assert!(reason == REASON_COMPONENT_UNUSABLE && message.contains(word), "{message}");
+        }
     }
 
     #[test]

@@ -56,6 +56,8 @@ pub struct Model {
     /// The sampler in the model's own folder, by diffusers' class name.
     pub own_sampler: Option<String>,
     pub limits: Limits,
+    /// The VAE whose weights it is used with instead of its own.
+    pub vae: Option<String>,
     /// The adapters that are always used with it.
     pub adapters: Vec<Adapter>,
     /// The tenants that may see it; `None` is everybody.
@@ -98,6 +100,7 @@ impl Model {
             defaults: spec.defaults.clone(),
             own_sampler: None,
             limits: spec.limits.clone(),
+            vae: spec.components.vae.clone(),
             adapters: spec.components.adapters.clone(),
             tenants: spec.visibility.as_ref().map(|visibility| visibility.tenants.clone()),
             created_at,
@@ -125,6 +128,21 @@ impl Snapshot {
     pub fn nearest(&self, model_id: &str, kind: ModelKind, tenant_name: &str) -> Option<String> {
         let candidates = self.visible_to(tenant_name).filter(|model| model.kind == kind);
         nearest::nearest(model_id, candidates.map(|model| model.model_id.as_str()))
+    }
+
+    /// The VAE that a checkpoint declares, or why it cannot have it.
+    pub fn declared_vae(&self, model: &Model) -> Result<Option<&Arc<Model>>, String> {
+        let Some(name) = &model.vae else { return Ok(None) };
+        let vae = self.models.get(name).ok_or_else(|| format!("its VAE {name} is not declared"))?;
+        if vae.kind != ModelKind::Vae {
+            return Err(format!("its VAE {name} is {}, not {}", kind_name(vae.kind), kind_name(ModelKind::Vae)));
+        }
+        match (vae.family, model.family) {
+            (Some(its), Some(own)) if its.latents() != own.latents() => {
+                Err(format!("its VAE {name} is for {}, and the model is {}", its.name(), own.name()))
+            }
+            _ => Ok(Some(vae)),
+        }
     }
 
     /// The adapters that a checkpoint declares, with their strengths, or why it cannot have one of them.
@@ -249,6 +267,7 @@ pub(crate) mod tests {
             defaults: GenerationDefaults::default(),
             own_sampler: Some("DDIMScheduler".to_owned()),
             limits: Limits::default(),
+            vae: None,
             adapters: Vec::new(),
             tenants: None,
             created_at: 0,

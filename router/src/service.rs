@@ -139,7 +139,7 @@ impl Service {
         let listing = |model: &Arc<crate::catalog::Model>| ModelListing {
             model_id: model.model_id.clone(),
             kind: model.kind,
-            family: model.family.and_then(family_name),
+            family: model.family.map(|family| family.name().to_owned()),
             created_at: model.created_at,
             ready: model.weights.is_ok(),
         };
@@ -340,9 +340,4 @@ impl Service {
 fn internal(error: &StoreError) -> Refusal {
     tracing::error!("{error}");
     Refusal::Internal
-}
-
-/// As manifests spell it: `sd15`.
-fn family_name(family: crds::model_deployment::Family) -> Option<String> {
-    serde_json::to_value(family).ok()?.as_str().map(str::to_owned)
 }

@@ -173,13 +173,14 @@ mod tests {
                 uri: format!("file://{}", self.path(file).display()),
                 config: None,
                 sha256: sha256.map(str::to_owned),
+                vae: None,
                 adapters: Vec::new(),
             };
             let mut request = ImageRequest::text_to_image("demo", "");
             request.embeddings = ids.iter().map(|id| (*id).to_owned()).collect();
             let dispatch = Dispatch {
                 id: uuid::Uuid::nil(),
-                model: ModelSource { id: String::new(), uri: String::new(), config: None, sha256: None, adapters: Vec::new() },
+                model: ModelSource { id: String::new(), uri: String::new(), config: None, sha256: None, vae: None, adapters: Vec::new() },
                 request,
                 inputs: Vec::new(),
                 adapters: sources.iter().map(source).collect(),

@@ -11,8 +11,8 @@ pub struct ModelKey {
     pub folder: PathBuf,
     /// Of a single file, the folder whose configurations replace the built-in ones; resolved.
     pub config: Option<PathBuf>,
-    /// Parts from elsewhere, by name; resolved.
-    pub components: BTreeMap<String, PathBuf>,
+    /// Parts from elsewhere, by name.
+    pub components: BTreeMap<String, Component>,
     /// The digest it must have, where one was declared.
     pub sha256: Option<String>,
     /// What is merged into the weights, in this order.
@@ -24,6 +24,15 @@ impl ModelKey {
     pub fn of(folder: impl Into<PathBuf>) -> Self {
         Self { folder: folder.into(), config: None, components: BTreeMap::new(), sha256: None, merges: Vec::new() }
     }
+}
+
+/// A part from elsewhere.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Component {
+    /// Resolved: no links in it.
+    pub path: PathBuf,
+    /// The digest it must have, where one was declared.
+    pub sha256: Option<String>,
 }
 
 /// An adapter that becomes part of a model's weights.

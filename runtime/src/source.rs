@@ -1,16 +1,17 @@
 //! Where weights may come from: folders below the roots this replica was started with, and nothing else. A router is trusted with requests,
 //! not with this machine's files.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use diffusion::adapter::{MAX_ADAPTER_SCALE, MAX_ADAPTERS};
-use runtime_api::{AdapterSource, ModelSource};
+use runtime_api::{AdapterSource, ModelSource, VaeSource};
 
-use crate::residency::{Merge, ModelKey};
+use crate::residency::{Component, Merge, ModelKey};
 
 /// The only scheme served.
 const SCHEME: &str = "file://";
+/// The autoencoder's name among a model's parts.
+const VAE: &str = "vae";
 /// Hex digits of a sha256.
 const SHA256_DIGITS: usize = 64;
 
@@ -64,9 +65,14 @@ impl ModelRoots {
             Ok(Merge::new(self.resolved(&adapter.uri)?, sha256, adapter.scale))
         };
         let merges = source.adapters.iter().map(merge).collect::<Result<_, _>>()?;
+        let component = |vae: &VaeSource| {
+            let sha256 = vae.sha256.as_deref().map(digest).transpose()?;
+            Ok((VAE.to_owned(), Component { path: self.resolved(&vae.uri)?, sha256 }))
+        };
+        let components = source.vae.iter().map(component).collect::<Result<_, _>>()?;
         let sha256 = source.sha256.as_deref().map(digest).transpose()?;
         let config = source.config.as_deref().map(|uri| self.resolved(uri)).transpose()?;
-        Ok(ModelKey { folder: self.resolved(&source.uri)?, config, components: BTreeMap::new(), sha256, merges })
+        Ok(ModelKey { folder: self.resolved(&source.uri)?, config, components, sha256, merges })
     }
 
     fn resolved(&self, uri: &str) -> Result<PathBuf, SourceError> {
@@ -115,7 +121,7 @@ mod tests {
     use super::*;
 
     fn source(uri: String) -> ModelSource {
-        ModelSource { id: "demo".to_owned(), uri, config: None, sha256: None, adapters: Vec::new() }
+        ModelSource { id: "demo".to_owned(), uri, config: None, sha256: None, vae: None, adapters: Vec::new() }
     }
 
     fn uri(path: &Path) -> String {
@@ -150,6 +156,18 @@ mod tests {
         }
         let encoded = uri(&house.path().join("models")) + "/%2e%2e/secret";
         assert!(matches!(roots.locate(&source(encoded)), Err(SourceError::Outside)));
+    }
+
+    #[test]
+    fn autoencoder_lies_below_a_root_too() {
+        let (house, roots) = house();
+        let with = |path: &str| {
+            let vae = VaeSource { id: "vae".to_owned(), uri: uri(&house.path().join(path)), sha256: Some("AB".repeat(32)) };
+            roots.locate(&ModelSource { vae: Some(vae), ..source(uri(&house.path().join("models/demo"))) })
+        };
+        let vae = &with("models/two words").unwrap().components["vae"];
+        assert!(vae.path.ends_with("two words") && vae.sha256 == Some("ab".repeat(32)));
+        assert!(matches!(with("secret"), Err(SourceError::Outside)));
     }
 
     #[test]

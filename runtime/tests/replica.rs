@@ -16,6 +16,8 @@ mod tiny_model;
 mod adapters;
 #[path = "replica/batching.rs"]
 mod batching;
+#[path = "replica/components.rs"]
+mod components;
 #[path = "replica/door.rs"]
 mod door;
 #[path = "replica/endings.rs"]

@@ -45,17 +45,6 @@ fn usual(family: Family) -> (i32, f64, i32) {
     }
 }
 
-impl Family {
-    /// Both sides of an image are multiples of this, in pixels: the autoencoder's scale, times the side of the patches where the denoiser reads
-    /// patches.
-    pub fn size_multiple(self) -> i32 {
-        match self {
-            Self::Sd15 | Self::Sd21 | Self::Sdxl | Self::SdxlRefiner => 8,
-            Self::Sd3 | Self::Sd35Medium | Self::Sd35Large | Self::FluxDev | Self::FluxSchnell => 16,
-        }
-    }
-}
-
 /// The side nearest to the usual one that limits allow. Both bounds are multiples of what sizes must be multiples of
 /// (a rule), and so is every usual side for the common multiples 8, 16, 32 and 64 within them.
 fn fit(side: i32, min: i32, max: i32) -> i32 {

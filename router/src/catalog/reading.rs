@@ -111,6 +111,11 @@ pub(super) fn read(files: &[PathBuf], mut problems: Vec<String>, previous: Optio
             }
         }
     }
+    let unusable = |model: &Arc<Model>| {
+        let reason = snapshot.declared_vae(model).err().or_else(|| snapshot.declared_adapters(model).err())?;
+        Some(format!("{}: the model {} cannot be served: {reason}", model.origin, model.model_id))
+    };
+    problems.extend(snapshot.models.values().filter_map(unusable));
     snapshot.problems = problems;
     snapshot
 }
@@ -177,7 +182,7 @@ fn model(deployment: &ModelDeployment, path: &Path, origin: &str) -> Model {
     let manifest_folder = path.parent().unwrap_or(Path::new("."));
     let weights = match spec.kind {
         ModelKind::Checkpoint => checkpoint(&spec.source, manifest_folder),
-        ModelKind::Lora | ModelKind::Embedding => single_file(&spec.source, manifest_folder),
+        ModelKind::Lora | ModelKind::Embedding | ModelKind::Vae => single_file(&spec.source, manifest_folder),
         kind => Err(format!("it is {}, which is not served yet", kind_name(kind))),
     };
     let modified = std::fs::metadata(path).and_then(|metadata| metadata.modified()).ok();

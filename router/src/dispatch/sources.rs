@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use runtime_api::{AdapterSource, ImageRequest, ModelSource};
+use runtime_api::{AdapterSource, ImageRequest, ModelSource, VaeSource};
 
 use crate::catalog::{Model, Snapshot, Weights, file_uri};
 
@@ -21,6 +21,11 @@ pub(super) fn resolve(catalog: &Snapshot, model: &Model, request: &ImageRequest)
     let weights = weights(model)?;
     let mut sources = Sources { model: source(model, weights), adapters: Vec::new(), paths: vec![weights.path.clone()] };
     sources.paths.extend(weights.config.clone());
+    if let Some(vae) = catalog.declared_vae(model)? {
+        let weights = self::weights(vae)?;
+        sources.model.vae = Some(VaeSource { id: vae.model_id.clone(), uri: weights.uri.clone(), sha256: weights.sha256.clone() });
+        sources.paths.push(weights.path.clone());
+    }
     for (adapter, scale) in catalog.declared_adapters(model)? {
         let weights = self::weights(adapter)?;
         let (id, uri, sha256) = (adapter.model_id.clone(), weights.uri.clone(), weights.sha256.clone());
@@ -46,13 +51,14 @@ fn source(model: &Model, weights: &Weights) -> ModelSource {
         uri: weights.uri.clone(),
         config: weights.config.as_deref().map(file_uri),
         sha256: weights.sha256.clone(),
+        vae: None,
         adapters: Vec::new(),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use crds::model_deployment::Adapter;
+    use crds::model_deployment::{Adapter, Family, ModelKind};
     use runtime_api::AdapterUse;
 
     use super::*;
@@ -74,6 +80,27 @@ mod tests {
         assert!(sources.model.adapters.is_empty());
         assert_eq!(resolve(&request("oil", "word")).unwrap_err(), "the model oil is no longer declared");
         assert_eq!(resolve(&request("ink", "lost")).unwrap_err(), "the model lost cannot be served: gone");
+    }
+
+    #[test]
+    fn another_autoencoder_is_part_of_the_model_that_declares_it() {
+        let vae = |id: &str| Model { kind: ModelKind::Vae, ..lora(id) };
+        let lost = Model { weights: Err("gone".to_owned()), ..vae("lost") };
+        let other = Model { family: Some(Family::Sdxl), ..vae("other") };
+        let resolve = |name: &str| {
+            let declaring = Model { vae: Some(name.to_owned()), ..model("demo") };
+            let catalog = snapshot([declaring, vae("sharp"), lora("ink"), lost.clone(), other.clone()]);
+            resolve(&catalog, &catalog.models["demo"], &ImageRequest::text_to_image("demo", "a red circle"))
+        };
+        let sources = resolve("sharp").unwrap();
+        let uri = "file:///adapters/sharp.safetensors".to_owned();
+        assert_eq!(sources.model.vae, Some(VaeSource { id: "sharp".to_owned(), uri, sha256: None }));
+        assert_eq!(sources.paths.len(), 2);
+        for (name, reason) in
+            [("lost", "gone"), ("ink", "is a LoRA, not a VAE"), ("none", "not declared"), ("other", "is for sdxl, and the model is sd15")]
+        {
+            assert!(resolve(name).is_err_and(|text| text.contains(reason)), "{name}");
+        }
     }
 
     #[test]

@@ -40,6 +40,11 @@ pub(super) fn callable_model<'a>(
     // Where exactly weights were looked for is the administrator's business and stands in the log.
     model.weights.as_ref().map_err(|_| not_ready("its weights are not there; the administrator's log says why".to_owned()))?;
     catalog.replica_set(model, plan.pool.as_deref()).map_err(not_ready)?;
+    if let Some(vae) = catalog.declared_vae(model).map_err(not_ready)?
+        && vae.weights.is_err()
+    {
+        return Err(not_ready(format!("the weights of its VAE {} are not there; the administrator's log says why", vae.model_id)));
+    }
     let declared = catalog.declared_adapters(model).map_err(not_ready)?;
     if let Some((adapter, _)) = declared.into_iter().find(|(adapter, _)| adapter.weights.is_err()) {
         return Err(not_ready(format!("the weights of its adapter {} are not there; the administrator's log says why", adapter.model_id)));
@@ -66,9 +71,7 @@ pub(super) fn check_adapters(catalog: &Snapshot, caller: &Caller, model: &Model,
         if let (Some(own), Some(family)) = (adapter.family, model.family)
             && own != family
         {
-            let family = |family| super::family_name(family).unwrap_or_default();
-            let feature =
-                format!("{name}, which is for {}, with {}, which is {}", family(own), model.model_id, family(model.family.unwrap_or(own)));
+            let feature = format!("{name}, which is for {}, with {}, which is {}", own.name(), model.model_id, family.name());
             return Err(Refusal::NotSupported { feature });
         }
     }

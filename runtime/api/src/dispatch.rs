@@ -44,9 +44,24 @@ pub struct ModelSource {
     /// sha256 that it must have, in hex, where one was declared; of a model without what is merged into it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sha256: Option<String>,
+    /// Whose weights its autoencoder has instead of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vae: Option<VaeSource>,
     /// What is merged into the weights, in this order: the same model with other adapters is another model.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub adapters: Vec<AdapterSource>,
+}
+
+/// Weights of an autoencoder that replace a model's own.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VaeSource {
+    /// The API's name of it, for messages.
+    pub id: String,
+    /// `file://` URI of its file, below one of the replica's `--model-root`s.
+    pub uri: String,
+    /// sha256 that it must have, in hex, where one was declared.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<String>,
 }
 
 /// An adapter that is part of a model.

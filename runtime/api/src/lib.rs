@@ -19,7 +19,7 @@ mod output;
 mod request;
 mod state;
 
-pub use dispatch::{AdapterSource, Dispatch, InputSource, ModelSource, OutputTarget};
+pub use dispatch::{AdapterSource, Dispatch, InputSource, ModelSource, OutputTarget, VaeSource};
 pub use event::{Event, Failure, FailureReason, Timings, WeightsTier};
 pub use output::{OutputFormat, SafetyStyle};
 pub use request::{AdapterUse, ImageRequest, Margins, PromptSyntax, Task};

@@ -14,6 +14,7 @@ mod expectation;
 mod files;
 mod inspection;
 mod origin;
+mod replacement;
 mod sources;
 
 use std::cell::RefCell;
@@ -39,6 +40,7 @@ use crate::sampler::{self, SamplerError};
 use crate::vae::Vae;
 use crate::weights::{TensorIndex, sha256_of_file};
 use origin::{Origin, PartWeights};
+use replacement::Replacement;
 use sources::{FileSources, ShapeRecorders};
 
 /// The autoencoder's folder, in every family.
@@ -83,6 +85,8 @@ pub struct ModelFolder {
     parts: Vec<OpenPart>,
     /// With tensors of no size.
     layers: LayerTable,
+    /// Of parts that come from elsewhere.
+    replacements: Vec<Replacement>,
     merges: Vec<Merge>,
     digest: OnceLock<String>,
 }
@@ -168,7 +172,9 @@ impl ModelFolder {
         for (part, unused) in parts.iter_mut().zip(unused) {
             part.unused = unused;
         }
-        Ok(Self { origin, spec, scheduler, parts, layers, merges: Vec::new(), digest: OnceLock::new() })
+        let replaced = parts.iter().filter_map(|open| Some((open.part.folder, files.components.get(open.part.folder)?)));
+        let replacements = replaced.map(|(part, path)| Replacement::new(&origin, part, path)).collect::<Result<_, _>>()?;
+        Ok(Self { origin, spec, scheduler, parts, layers, replacements, merges: Vec::new(), digest: OnceLock::new() })
     }
 
     /// Tensors that no network asks for, in the order of their names.
@@ -197,18 +203,36 @@ impl ModelFolder {
         Inspection::of_open(self)
     }
 
-    /// What decides an image besides the request: [`Self::files_digest`], and where adapters are merged SHA-256 in hex over it and them.
+    /// What decides an image besides the request: [`Self::files_digest`], and where it has parts from elsewhere or adapters SHA-256 in hex over
+    /// it and them.
     ///
     /// # Errors
     /// [`ModelError`] when a file cannot be read.
     pub fn digest(&self) -> Result<String, ModelError> {
         let files = self.files_digest()?;
         let adapters = self.merges.iter().map(|merge| (merge.digest.as_str(), merge.scale));
-        Ok(if self.merges.is_empty() { files } else { files::merged_digest(&files, adapters) })
+        let replaced = self.replacements.iter().map(|replacement| replacement.part);
+        let parts = replaced.map(|part| Ok((part, self.part_digest(part)?))).collect::<Result<Vec<_>, ModelError>>()?;
+        Ok(if self.merges.is_empty() && parts.is_empty() { files } else { files::combined_digest(&files, &parts, adapters) })
+    }
+
+    /// SHA-256 in hex of the file that a part comes from elsewhere, or of the sorted list of digests and names of several. Files are streamed; the
+    /// result is kept.
+    ///
+    /// # Errors
+    /// [`ModelError`] when a file cannot be read, or the part is the model's own.
+    pub fn part_digest(&self, part: &str) -> Result<String, ModelError> {
+        let replacement = self.replacements.iter().find(|replacement| replacement.part == part);
+        let open = self.parts.iter().find(|open| open.part.folder == part);
+        let known = || self.replacements.iter().map(|replacement| replacement.part).collect();
+        match replacement.zip(open) {
+            Some((replacement, open)) => replacement.digest(open),
+            None => Err(ModelError::UnknownComponent { name: part.to_owned(), known: known() }),
+        }
     }
 
     /// SHA-256 in hex over configurations, vocabularies and weights with their names; of a single file with built-in configurations its own.
-    /// Files are streamed; the result is kept.
+    /// Parts from elsewhere change nothing about it. Files are streamed; the result is kept.
     ///
     /// # Errors
     /// [`ModelError`] when a file cannot be read.
@@ -219,7 +243,11 @@ impl ModelFolder {
         let digest = match self.origin.only_file() {
             Some(file) => sha256_of_file(file)?,
             None => {
-                let weights = self.parts.iter().flat_map(|part| part.index().files());
+                let own = |part: &'_ OpenPart| {
+                    let replacement = self.replacements.iter().find(|replacement| replacement.part == part.part.folder);
+                    replacement.map_or_else(|| part.index().files().to_vec(), |replacement| replacement.own.clone())
+                };
+                let weights = self.parts.iter().flat_map(own);
                 files::digest(&self.origin.folder, self.spec.as_ref(), weights)?
             }
         };

@@ -32,6 +32,7 @@ use std::path::PathBuf;
 use candle_core::{DType, Device, Tensor};
 
 pub(crate) use contents::describe;
+pub(crate) use digest::sha256_of_component;
 pub use digest::sha256_of_file;
 pub use folder::{SafetensorsFolder, open_component, open_file};
 pub use header::{HeaderError, MAX_HEADER_BYTES, MAX_NAME_BYTES, MAX_RANK, MAX_TENSORS, parse_header};

@@ -6,7 +6,7 @@ use clap::Args;
 use diffusion::model::ModelFiles;
 
 use super::generate::named_file;
-use crate::residency::ModelKey;
+use crate::residency::{Component, ModelKey};
 
 /// A model's files.
 #[derive(Debug, Args)]
@@ -39,6 +39,7 @@ impl PartArguments {
 impl ModelArguments {
     pub(super) fn key(&self) -> ModelKey {
         let ModelFiles { model, config, components } = self.parts.files(self.model.clone());
-        ModelKey { config, components, ..ModelKey::of(model) }
+        let component = |(name, path)| (name, Component { path, sha256: None });
+        ModelKey { config, components: components.into_iter().map(component).collect(), ..ModelKey::of(model) }
     }
 }

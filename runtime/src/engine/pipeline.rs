@@ -76,8 +76,10 @@ impl Engine for Diffusion {
     type Image = ImageState;
 
     fn open(&self, key: &ModelKey) -> Result<ModelFolder, EngineError> {
-        let files = ModelFiles { model: key.folder.clone(), config: key.config.clone(), components: key.components.clone() };
+        let components = key.components.iter().map(|(name, component)| (name.clone(), component.path.clone())).collect();
+        let files = ModelFiles { model: key.folder.clone(), config: key.config.clone(), components };
         let folder = ModelFolder::open_files(&files).map_err(|error| model_error(&error))?;
+        check_components(&folder, key)?;
         let unused = folder.unused();
         if let Some(first) = unused.first() {
             tracing::info!(model = %key.folder.display(), tensors = unused.len(), first, "tensors that no network asks for are left alone");
@@ -166,6 +168,19 @@ fn pixels(image: &ImageState, tensor: &Tensor) -> Result<Pixels, PipelineError> 
     let rgb = pipeline::composed(image, tensor)?;
     // Sides are bounded far below 32 bits by the engine's own limits.
     Ok(Pixels { width: rgb.width as u32, height: rgb.height as u32, rgb: rgb.data })
+}
+
+/// Parts from elsewhere must be those that were declared.
+fn check_components(folder: &ModelFolder, key: &ModelKey) -> Result<(), EngineError> {
+    for (name, component) in &key.components {
+        let Some(declared) = &component.sha256 else { continue };
+        let found = folder.part_digest(name).map_err(|error| model_error(&error))?;
+        if found != *declared {
+            let text = format!("the {name}'s sha256 is {found}, not the declared {declared}; declare that one or mend the file");
+            return Err(EngineError::InvalidModel(text));
+        }
+    }
+    Ok(())
 }
 
 fn merge_error(merge: &Merge, error: &AdapterError) -> EngineError {

@@ -45,7 +45,7 @@ fn candle_core_load(path: &Path, name: &str) -> Tensor {
 
 fn source(house: &House, name: &str) -> ModelSource {
     let uri = format!("file://{}", house.models.path().join(name).display());
-    ModelSource { id: name.to_owned(), uri, config: None, sha256: None, adapters: Vec::new() }
+    ModelSource { id: name.to_owned(), uri, config: None, sha256: None, vae: None, adapters: Vec::new() }
 }
 
 fn plain(house: &House, name: &str) -> Dispatch {

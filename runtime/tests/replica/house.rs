@@ -76,7 +76,14 @@ impl House {
 
     pub(crate) fn source(&self, name: &str) -> ModelSource {
         let folder = Path::new(self.models.path()).join(name);
-        ModelSource { id: name.to_owned(), uri: format!("file://{}", folder.display()), config: None, sha256: None, adapters: Vec::new() }
+        ModelSource {
+            id: name.to_owned(),
+            uri: format!("file://{}", folder.display()),
+            config: None,
+            sha256: None,
+            vae: None,
+            adapters: Vec::new(),
+        }
     }
 
     /// One image of `demo`, stored as `name`.

@@ -127,6 +127,16 @@ pub enum ModelError {
         /// All that does not fit.
         source: Box<WeightsError>,
     },
+    /// What was to take the place of a part is for another model.
+    #[error("{part} {} is for another model: {reason}", path.display())]
+    OtherComponent {
+        /// The part's folder.
+        part: &'static str,
+        /// What was to take its place.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// An adapter that is to be merged into the weights does not fit them.
     #[error(transparent)]
     Adapter(#[from] AdapterError),

@@ -26,9 +26,9 @@ fn configuration_files(spec: &dyn ModelSpec) -> Vec<String> {
 const CHUNK_BYTES: usize = 1 << 20;
 
 /// SHA-256 in hex over name, length and content of every file, in the order of the names.
-pub(super) fn digest<'a>(folder: &Path, spec: &dyn ModelSpec, weights: impl Iterator<Item = &'a PathBuf>) -> Result<String, ModelError> {
+pub(super) fn digest(folder: &Path, spec: &dyn ModelSpec, weights: impl Iterator<Item = PathBuf>) -> Result<String, ModelError> {
     let configurations = configuration_files(spec).into_iter().map(|name| folder.join(name)).filter(|path| path.is_file());
-    let files: BTreeSet<PathBuf> = configurations.chain(weights.cloned()).collect();
+    let files: BTreeSet<PathBuf> = configurations.chain(weights).collect();
     let mut hasher = Sha256::new();
     for path in files {
         let name = path.strip_prefix(folder).unwrap_or(&path).to_string_lossy().into_owned();
@@ -37,10 +37,14 @@ pub(super) fn digest<'a>(folder: &Path, spec: &dyn ModelSpec, weights: impl Iter
     Ok(hexadecimal(hasher))
 }
 
-/// The digest of a model with adapters merged into it, from the model's own and theirs with their strengths, in their order.
-pub(super) fn merged_digest<'a>(model: &str, adapters: impl Iterator<Item = (&'a str, f64)>) -> String {
+/// The digest of a model with parts from elsewhere, or adapters merged into it: from the model's own, the parts' by name, and the adapters'
+/// with their strengths, in their order.
+pub(super) fn combined_digest<'a>(model: &str, parts: &[(&str, String)], adapters: impl Iterator<Item = (&'a str, f64)>) -> String {
     let mut hasher = Sha256::new();
     hasher.update(format!("model {model}\n"));
+    for (part, digest) in parts {
+        hasher.update(format!("{part} {digest}\n"));
+    }
     for (digest, scale) in adapters {
         hasher.update(format!("adapter {digest} {scale}\n"));
     }

@@ -109,8 +109,7 @@ impl Origin {
         let mismatch = |source| ModelError::Mismatch { part: part.folder, source: Box::new(source) };
         if let Some(path) = self.components.get(part.folder) {
             if path.is_dir() {
-                let own = path.join(part.folder);
-                return Ok(PartWeights::Folder(open_component(if own.is_dir() { &own } else { path })?));
+                return Ok(PartWeights::Folder(open_component(&own_folder(path, part.folder))?));
             }
             let file = Arc::new(open_file(path)?);
             refuse_scaled(path, file.index())?;
@@ -132,10 +131,17 @@ impl Origin {
         }
     }
 
-    /// The single file's path, where it alone decides the image.
+    /// The single file's path, where no other file is the model's own.
     pub(super) fn only_file(&self) -> Option<&Path> {
-        let is_alone = self.components.is_empty() && built_in::is_built_in(&self.folder);
-        self.file.as_ref().filter(|_| is_alone).map(|file| file.path.as_path())
+        self.file.as_ref().filter(|_| built_in::is_built_in(&self.folder)).map(|file| file.path.as_path())
+    }
+
+    /// The model's own files of a part that comes from elsewhere: none where it has no such weights, or none that can be read.
+    pub(super) fn own_files(&self, part: &str) -> Vec<PathBuf> {
+        match &self.file {
+            Some(file) => vec![file.path.clone()],
+            None => open_component(&self.folder.join(part)).map(|own| own.index().files().to_vec()).unwrap_or_default(),
+        }
     }
 
     /// Tensors of the single file that no part uses, in the order of their names.
@@ -170,6 +176,12 @@ impl SingleFile {
     fn needs_config(&self) -> ModelError {
         ModelError::NeedsConfig { path: self.path.clone(), family: self.recognised.family }
     }
+}
+
+/// Where a part lies in a folder that is the part's own, or that of a whole model.
+pub(super) fn own_folder(folder: &Path, part: &str) -> PathBuf {
+    let within = folder.join(part);
+    if within.is_dir() { within } else { folder.to_path_buf() }
 }
 
 fn refuse_scaled(path: &Path, index: &TensorIndex) -> Result<(), ModelError> {

@@ -32,7 +32,7 @@ pub fn sha256_of_file(path: &Path) -> Result<String, WeightsError> {
 }
 
 /// One file: its sha256. Several: the sha256 of the lines `DIGEST  NAME`, sorted by name, as `sha256sum` prints them.
-pub(super) fn sha256_of_component(files: &[PathBuf]) -> Result<String, WeightsError> {
+pub(crate) fn sha256_of_component(files: &[PathBuf]) -> Result<String, WeightsError> {
     if let [file] = files {
         return sha256_of_file(file);
     }

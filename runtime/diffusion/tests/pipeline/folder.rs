@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use diffusion::model::{Inspection, Model, ModelFiles, ModelFolder};
-use diffusion::pipeline::{InjectedTensors, Request, prepare, step};
+use diffusion::pipeline::{InjectedTensors, Request, decode, prepare, step};
+use diffusion::weights::WeightSource;
 use diffusion::{DType, Device, Tensor};
 use serde_json::{Value, json};
 
@@ -270,4 +271,100 @@ fn weights_that_are_no_floats_of_up_to_32_bits_are_named_with_what_they_are() {
         });
         assert!(message.contains("unet") && message.contains(&format!("conv_out.bias ({name})")), "{message}");
     }
+/// A tiny model in `folder`, and the weights of its autoencoder, changed a little, in a file elsewhere.
+fn with_other_vae(folder: &Path) -> PathBuf {
+    TinyModel::default().write(&folder.join("model"));
+    let own = folder.join("model/vae/diffusion_pytorch_model.safetensors");
+    let file = diffusion::weights::open_file(&own).unwrap();
+    let changed = |(name, info): (&str, &diffusion::weights::TensorInfo)| {
+        let tensor = file.tensor(name, &info.shape, DType::F32, &Device::Cpu).unwrap();
+        (name.to_owned(), (tensor * 1.01).unwrap())
+    };
+    let tensors: HashMap<String, Tensor> = file.index().iter().map(changed).collect();
+    let other = folder.join("other/sharp.safetensors");
+    std::fs::create_dir_all(other.parent().unwrap()).unwrap();
+    safetensors::serialize_to_file(tensors.iter(), None, &other).unwrap();
+    other
+}
+
+/// One image of the model, decoded.
+fn decoded(folder: &ModelFolder) -> Vec<f32> {
+    let model = Arc::new(folder.load(&Device::Cpu, DType::F32, &mut |_| {}).unwrap());
+    let request = Request { width: 64, height: 64, num_inference_steps: 1, ..Request::with_defaults(&model, "a") };
+    let mut image = prepare(&model, &request, &InjectedTensors::default()).unwrap().remove(0);
+    assert!(step(&mut [&mut image]).outcomes[0].is_ok());
+    decode(&image).unwrap().flatten_all().unwrap().to_vec1().unwrap()
+}
+
+/// The model with that file as its autoencoder.
+fn files_with_vae(model: &Path, vae: &Path) -> ModelFiles {
+    ModelFiles { components: [("vae".to_owned(), vae.to_path_buf())].into(), ..ModelFiles::of(model) }
+}
+
+#[test]
+fn other_autoencoder_decodes_as_if_it_were_the_folders_own() {
+    let scratch = tempfile::tempdir().unwrap();
+    let (folder, other) = (scratch.path().join("model"), with_other_vae(scratch.path()));
+    let open = || ModelFolder::open(&folder).unwrap();
+    let replaced = ModelFolder::open_files(&files_with_vae(&folder, &other)).unwrap();
+    let own = open();
+    assert_eq!(own.files_digest().unwrap(), replaced.files_digest().unwrap());
+    assert_ne!(own.digest().unwrap(), replaced.digest().unwrap());
+    assert_eq!(replaced.part_digest("vae").unwrap(), diffusion::weights::sha256_of_file(&other).unwrap());
+    assert!(own.part_digest("vae").is_err());
+    let elsewhere = scratch.path().join("elsewhere.safetensors");
+    std::fs::copy(&other, &elsewhere).unwrap();
+    let moved = ModelFolder::open_files(&files_with_vae(&folder, &elsewhere)).unwrap();
+    assert_eq!(moved.digest().unwrap(), replaced.digest().unwrap(), "where a file lies is part of the digest");
+    let (with_own, with_other) = (decoded(&own), decoded(&replaced));
+    assert_ne!(with_own, with_other);
+    std::fs::copy(&other, folder.join("vae/diffusion_pytorch_model.safetensors")).unwrap();
+    assert!(decoded(&open()) == with_other, "the bits differ from those of a folder that holds it");
+}
+
+#[test]
+fn model_without_weights_of_its_autoencoder_has_them_from_elsewhere() {
+    let scratch = tempfile::tempdir().unwrap();
+    let (folder, other) = (scratch.path().join("model"), with_other_vae(scratch.path()));
+    std::fs::remove_file(folder.join("vae/diffusion_pytorch_model.safetensors")).unwrap();
+    assert!(ModelFolder::open(&folder).is_err());
+    assert!(ModelFolder::open_files(&files_with_vae(&folder, &other)).unwrap().digest().is_ok());
+}
+
+#[test]
+fn autoencoder_that_is_for_other_latents_or_does_not_fit_is_refused() {
+    let scratch = tempfile::tempdir().unwrap();
+    let (folder, other) = (scratch.path().join("model"), with_other_vae(scratch.path()));
+    let open = || ModelFolder::open_files(&files_with_vae(&folder, &other));
+    let beside = other.with_file_name("config.json");
+    let own = std::fs::read_to_string(folder.join("vae/config.json")).unwrap();
+    let describe = |key: &str, value: Value| {
+        let mut config: Value = serde_json::from_str(&own).unwrap();
+        config["_class_name"] = json!("AutoencoderKL");
+        config[key] = value;
+        std::fs::write(&beside, config.to_string()).unwrap();
+    };
+    describe("force_upcast", json!(false));
+    open().unwrap();
+    describe("scaling_factor", json!(0.13025));
+    let refused = open().unwrap_err().to_string();
+    assert!(refused.contains("0.13025, as those of Stable Diffusion XL") && refused.contains("Stable Diffusion 1 and 2"), "{refused}");
+    describe("layers_per_block", json!(3));
+    assert!(open().unwrap_err().to_string().contains("for another model"));
+    // Some other part's configuration says nothing of it.
+    std::fs::copy(folder.join("unet/config.json"), &beside).unwrap();
+    open().unwrap();
+    std::fs::remove_file(&beside).unwrap();
+    let tensors = candle_core::safetensors::load(&other, &Device::Cpu).unwrap();
+    let wider = |(name, tensor): (String, Tensor)| {
+        let tensor = if name == "decoder.conv_in.bias" { Tensor::cat(&[&tensor, &tensor], 0).unwrap() } else { tensor };
+        (name, tensor)
+    };
+    let channels = tensors["decoder.conv_in.bias"].elem_count();
+    let wide: HashMap<String, Tensor> = tensors.into_iter().map(wider).collect();
+    safetensors::serialize_to_file(wide.iter(), None, &other).unwrap();
+    let refused = open().unwrap_err();
+    let refused = format!("{refused}");
+    let shapes = format!("decoder.conv_in.bias (configuration [{channels}], file [{}])", 2 * channels);
+    assert!(refused.starts_with("vae does not fit") && refused.contains(&shapes), "{refused}");
 }
