@@ -185,8 +185,9 @@ mod tests {
         let of_kind =
             |name: &str, kind: &str, family: &str| declared(name, OLD, &json!({"source": {"uri": DEMO}, "kind": kind, "family": family}));
         let others = [of_kind("sharp", "vae", "sd21"), of_kind("ink", "lora", "sd15"), of_kind("large", "vae", "sdxl")];
-        let judge =
-            |components: Value| judge_model(&using(components), &others, |_| true).map_err(|refusal| (refusal.reason, refusal.message));
+        let judge = |components: Value| {
+            judge_model(&using(components), &others, |_| true).map(drop).map_err(|refusal| (refusal.reason, refusal.message))
+        };
         assert!(judge(json!({"vae": "sharp", "adapters": [{"model": "ink"}]})).is_ok());
         for (components, word) in [
             (json!({"vae": "blunt"}), "no ModelDeployment"),

@@ -22,14 +22,14 @@ pub enum DeviceError {
     #[error("device `{name}` is not known; use auto, cpu, cuda or cuda:N")]
     Unknown { name: String },
     #[error("device {name} cannot be used")]
-    Open { name: DeviceName, source: GpuError },
+    Open { name: DeviceName, source: Box<GpuError> },
 }
 
 impl DeviceName {
     /// # Errors
     /// [`DeviceError::Open`] if there is no such device or this build cannot use it; for `auto` only if there is a GPU that lacks something.
     pub fn open(self) -> Result<Device, DeviceError> {
-        let gpu = |ordinal| gpu::open(ordinal).map_err(|source| DeviceError::Open { name: self, source });
+        let gpu = |ordinal| gpu::open(ordinal).map_err(|source| DeviceError::Open { name: self, source: Box::new(source) });
         match self {
             Self::Cpu => Ok(Device::Cpu),
             Self::Auto if gpu::count() == 0 => Ok(Device::Cpu),

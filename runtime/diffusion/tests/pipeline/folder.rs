@@ -271,6 +271,8 @@ fn weights_that_are_no_floats_of_up_to_32_bits_are_named_with_what_they_are() {
         });
         assert!(message.contains("unet") && message.contains(&format!("conv_out.bias ({name})")), "{message}");
     }
+}
+
 /// A tiny model in `folder`, and the weights of its autoencoder, changed a little, in a file elsewhere.
 fn with_other_vae(folder: &Path) -> PathBuf {
     TinyModel::default().write(&folder.join("model"));
@@ -335,7 +337,7 @@ fn model_without_weights_of_its_autoencoder_has_them_from_elsewhere() {
 fn autoencoder_that_is_for_other_latents_or_does_not_fit_is_refused() {
     let scratch = tempfile::tempdir().unwrap();
     let (folder, other) = (scratch.path().join("model"), with_other_vae(scratch.path()));
-    let open = || ModelFolder::open_files(&files_with_vae(&folder, &other));
+    let open = || ModelFolder::open_files(&files_with_vae(&folder, &other)).map_err(Box::new);
     let beside = other.with_file_name("config.json");
     let own = std::fs::read_to_string(folder.join("vae/config.json")).unwrap();
     let describe = |key: &str, value: Value| {
