@@ -4,7 +4,7 @@
 //! * [`TenantPlan`]: what the tenants of a plan may do, and what it costs them.
 //! * [`RuntimePool`]: replicas that many models share.
 //! * [`DemandReport`]: what a router tells the operator about waiting work, and [`replica`]: what the two agree on about
-//!   pods. No resources; they live here because this crate is all that the two have in common.
+//!   pods, and [`import`]: about bringing weights in. No resources; they live here because this crate is all that the two have in common.
 //!
 //! ```text
 //!   Rust types ──► schema with CEL rules ──► crds/*.yaml ──► API server refuses a bad object
@@ -20,6 +20,7 @@
 
 pub mod condition;
 pub mod demand;
+pub mod import;
 pub mod manifest;
 pub mod model_deployment;
 pub mod price;
@@ -31,6 +32,7 @@ pub mod tenant_plan;
 pub mod timespan;
 
 pub use demand::DemandReport;
+pub use import::ImportId;
 pub use manifest::{Manifest, ManifestError};
 pub use model_deployment::{ModelDeployment, ModelDeploymentSpec, ModelDeploymentStatus};
 pub use price::Price;

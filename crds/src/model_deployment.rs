@@ -11,6 +11,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
+use crate::import::Imported;
 use crate::{Price, Timespan, Violation, rule, schema};
 
 pub mod defaults;
@@ -399,6 +400,9 @@ pub struct ModelDeploymentStatus {
     /// Digest of what was imported.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sha256: Option<String>,
+    /// What was imported, and of which declaration. Routers serve it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub imported: Option<Imported>,
     /// When the model was last called; written at most once a minute.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_used: Option<Time>,

@@ -73,7 +73,7 @@ pub fn demand_token(installation: &str) -> String {
     derived(installation, "demand")
 }
 
-fn derived(installation: &str, purpose: &str) -> String {
+pub(crate) fn derived(installation: &str, purpose: &str) -> String {
     let mut mac = Hmac::<Sha256>::new_from_slice(installation.as_bytes()).expect("HMAC takes a key of any length");
     mac.update(purpose.as_bytes());
     hex::encode(mac.finalize().into_bytes())
@@ -95,7 +95,7 @@ pub struct Location {
 pub enum Unreadable {
     /// Nothing serves this kind of model.
     Kind,
-    /// `file://` outside of the image's models.
+    /// `file://` outside of the image's models, or a source that is imported first.
     OutsideImage,
     /// `pvc://` whose path climbs out of the volume.
     OutsideVolume,
@@ -103,8 +103,6 @@ pub enum Unreadable {
     TwoVolumes,
     /// An adapter on a volume, which replicas of the models that it is used with do not mount.
     VolumeOfAdapter,
-    /// Its scheme needs an import.
-    NotImported,
 }
 
 impl fmt::Display for Unreadable {
@@ -124,14 +122,11 @@ impl fmt::Display for Unreadable {
                 formatter,
                 "replicas mount no volumes of adapters: build it into the runtime's image and name it as file://{IMAGE_MODELS}/…"
             ),
-            Self::NotImported => formatter.write_str(
-                "this version does not import weights: put them on a volume and name them as pvc://claim/path, with serving.dedicated",
-            ),
         }
     }
 }
 
-/// Where replicas of a cluster find the model.
+/// Where replicas of a cluster find a model that is not imported.
 ///
 /// # Errors
 /// [`Unreadable`], if they cannot.
@@ -168,7 +163,7 @@ fn place(uri: &str) -> Result<(String, Option<String>), Unreadable> {
         let (claim, path) = volume.split_once('/').unwrap_or((volume, ""));
         return if climbs(path) { Err(Unreadable::OutsideVolume) } else { Ok((format!("{VOLUME_MODELS}/{path}"), Some(claim.to_owned()))) };
     }
-    Err(Unreadable::NotImported)
+    Err(Unreadable::OutsideImage)
 }
 
 #[cfg(test)]
@@ -201,7 +196,7 @@ mod tests {
         assert_eq!(located("checkpoint", on_volume, "file:///models/demo"), found("/models/demo", Some("weights")));
         assert_eq!(located("checkpoint", on_volume, "pvc://weights/demo"), found("/weights/demo", Some("weights")));
         assert_eq!(located("checkpoint", on_volume, "pvc://others/demo"), Err(Unreadable::TwoVolumes));
-        assert_eq!(located("checkpoint", file, "hf://owner/name"), Err(Unreadable::NotImported));
+        assert_eq!(located("checkpoint", file, "hf://owner/name"), Err(Unreadable::OutsideImage));
         assert_eq!(located("checkpoint", file, "file:///etc"), Err(Unreadable::OutsideImage));
         assert_eq!(located("lora", file, "file:///etc"), Ok((None, None)), "it is not read");
     }
@@ -215,7 +210,6 @@ mod tests {
             ("checkpoint", "file://./demo", Unreadable::OutsideImage),
             ("checkpoint", "pvc://weights/../x", Unreadable::OutsideVolume),
             ("lora", "pvc://weights/x", Unreadable::VolumeOfAdapter),
-            ("checkpoint", "s3://bucket/x", Unreadable::NotImported),
             ("vae", "file:///models/demo", Unreadable::Kind),
         ] {
             assert_eq!(located(kind, uri), Err(why), "{kind} {uri}");

@@ -25,6 +25,17 @@ pub enum ApplyError {
         #[source]
         source: Box<kube::Error>,
     },
+    /// The API server did not tell an object.
+    #[error("cannot read {kind} {name}")]
+    Read {
+        /// The object's kind.
+        kind: String,
+        /// The object's name.
+        name: String,
+        /// What the API server or the connection to it said.
+        #[source]
+        source: Box<kube::Error>,
+    },
     /// The API server did not delete an object.
     #[error("cannot delete {kind} {name}")]
     Delete {
@@ -41,7 +52,7 @@ pub enum ApplyError {
 impl ApplyError {
     /// What the API server said, where it refused.
     pub fn refusal(&self) -> Option<String> {
-        let (Self::Apply { source, kind, .. } | Self::Delete { source, kind, .. }) = self;
+        let (Self::Apply { source, kind, .. } | Self::Delete { source, kind, .. } | Self::Read { source, kind, .. }) = self;
         match source.as_ref() {
             // What passes by itself is no refusal.
             kube::Error::Api(status) if matches!(status.code, 400 | 403 | 422) => Some(format!("{kind}: {}", status.message)),
@@ -68,7 +79,7 @@ pub async fn apply(client: &Client, namespace: &str, objects: &Objects) -> Resul
     Ok(deployment)
 }
 
-async fn apply_one<K>(client: &Client, namespace: &str, object: &Value) -> Result<K, ApplyError>
+pub(crate) async fn apply_one<K>(client: &Client, namespace: &str, object: &Value) -> Result<K, ApplyError>
 where
     K: Resource<DynamicType = (), Scope = kube::core::NamespaceResourceScope> + Clone + DeserializeOwned + std::fmt::Debug,
 {

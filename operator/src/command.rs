@@ -57,6 +57,15 @@ pub struct RunArguments {
     /// Namespace of the monitoring that scrapes replicas, which their network policies let in.
     #[arg(long, env = "EMULSION_MONITORING_NAMESPACE", value_name = "NAMESPACE")]
     pub monitoring_namespace: Option<String>,
+    /// The routers' internal address, which imports reach, such as http://emulsion-router-internal.emulsion.svc:8081.
+    #[arg(long, env = "EMULSION_ROUTER_INTERNAL_URL")]
+    pub router_internal_url: String,
+    /// Network from which weights are imported though it is not public, with any port, such as 10.1.0.0/16; may be repeated.
+    #[arg(long, env = "EMULSION_IMPORT_ALLOW_NETWORK", value_delimiter = ',', value_name = "CIDR")]
+    pub import_allow_network: Vec<String>,
+    /// Host from which weights are imported whatever its addresses and ports are; may be repeated.
+    #[arg(long, env = "EMULSION_IMPORT_ALLOW_HOST", value_delimiter = ',', value_name = "NAME")]
+    pub import_allow_host: Vec<String>,
     /// The Lease that tells which operator works.
     #[arg(long, env = "EMULSION_LEASE", default_value = "emulsion-operator")]
     pub lease: String,
@@ -102,6 +111,9 @@ async fn run(arguments: RunArguments) -> anyhow::Result<()> {
         runtime_gpu_image: arguments.runtime_gpu_image,
         monitoring_namespace: arguments.monitoring_namespace,
         safety_checker: arguments.safety_checker.map(|file| SafetyChecker { file, claim: arguments.safety_checker_claim }),
+        router_url: arguments.router_internal_url,
+        import_allow_networks: arguments.import_allow_network,
+        import_allow_hosts: arguments.import_allow_host,
     };
     let mut served = std::pin::pin!(serve::serve(listener, metrics.clone()));
     tokio::select! {

@@ -1,8 +1,9 @@
 //! Conditions by the API's conventions: a transition time changes only with the status, so that what is unchanged is written no more.
 
 use crds::condition::{
-    DEGRADED, FALSE, PROGRESSING, READY, REASON_ASLEEP, REASON_AVAILABLE, REASON_RECONCILED, REASON_REPLICAS_FAILING,
-    REASON_REPLICAS_MISSING, REASON_REPLICAS_RUNNING, REASON_SCALED_TO_ZERO, REASON_SCALING, REASON_STARTING, TRUE,
+    DEGRADED, FALSE, PROGRESSING, READY, REASON_ASLEEP, REASON_AVAILABLE, REASON_IMPORT_FAILED, REASON_IMPORTING, REASON_RECONCILED,
+    REASON_REPLICAS_FAILING, REASON_REPLICAS_MISSING, REASON_REPLICAS_RUNNING, REASON_SCALED_TO_ZERO, REASON_SCALING, REASON_STARTING,
+    TRUE,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
@@ -66,6 +67,20 @@ impl Facts {
             progressing: Fact::no(REASON_RECONCILED, "the operator has judged this generation"),
             degraded: Fact::no(REASON_RECONCILED, "no replicas are asked for"),
         }
+    }
+
+    /// It waits for its weights. `failed` says why they did not come.
+    pub fn importing(message: impl Into<String>, failed: bool) -> Self {
+        let message = message.into();
+        let reason = if failed { REASON_IMPORT_FAILED } else { REASON_IMPORTING };
+        Self { ready: Fact::no(reason, message), ..Self::refused("", "") }.while_importing(None, failed)
+    }
+
+    /// The same, while other weights than those that serve it come.
+    pub fn while_importing(self, message: Option<&str>, failed: bool) -> Self {
+        let message = message.unwrap_or(&self.ready.message).to_owned();
+        let progressing = if failed { Fact::no(REASON_IMPORT_FAILED, message) } else { Fact::yes(REASON_IMPORTING, message) };
+        Self { progressing, ..self }
     }
 
     /// It is served by replicas that are not its own.
@@ -141,6 +156,16 @@ mod tests {
         assert_eq!(running(2, 2, None), (true, REASON_AVAILABLE, false, false));
         let stopped = Facts::of(&Running::default());
         assert_eq!((stopped.ready.holds, stopped.ready.reason), (false, REASON_SCALED_TO_ZERO));
+    }
+
+    #[test]
+    fn a_model_that_waits_for_its_weights_says_so() {
+        let of = |facts: &Facts| (facts.ready.holds, facts.ready.reason, facts.progressing.holds, facts.progressing.reason);
+        assert_eq!(of(&Facts::importing("half", false)), (false, REASON_IMPORTING, true, REASON_IMPORTING));
+        assert_eq!(of(&Facts::importing("404", true)), (false, REASON_IMPORT_FAILED, false, REASON_IMPORT_FAILED));
+        let serving = Facts::served("fine").while_importing(Some("half"), false);
+        assert_eq!(of(&serving), (true, REASON_AVAILABLE, true, REASON_IMPORTING));
+        assert_eq!((serving.ready.message.as_str(), serving.progressing.message.as_str()), ("fine", "half"));
     }
 
     #[test]

@@ -54,6 +54,12 @@ pub struct Settings {
     pub monitoring_namespace: Option<String>,
     /// What replicas check images with.
     pub safety_checker: Option<SafetyChecker>,
+    /// The routers' internal address, for imports.
+    pub router_url: String,
+    /// Inside networks that sources may be in.
+    pub import_allow_networks: Vec<String>,
+    /// Inside hosts that sources may be at.
+    pub import_allow_hosts: Vec<String>,
 }
 
 impl Debug for Settings {

@@ -6,11 +6,11 @@ use std::cmp::Ordering;
 use crds::{
     ModelDeployment, RuntimePool, Violation,
     condition::{
-        REASON_COMPONENT_UNUSABLE, REASON_CONFLICT, REASON_INVALID, REASON_NOT_IMPORTED, REASON_POOL_UNKNOWN, REASON_SOURCE_UNUSABLE,
-        REASON_WRONG_NAMESPACE,
+        REASON_COMPONENT_UNUSABLE, REASON_CONFLICT, REASON_INVALID, REASON_POOL_UNKNOWN, REASON_SOURCE_UNUSABLE, REASON_WRONG_NAMESPACE,
     },
+    import::ImportSource,
     model_deployment::{Dedicated, ModelKind},
-    replica::{self, Unreadable},
+    replica,
 };
 use kube::ResourceExt;
 
@@ -51,10 +51,14 @@ pub fn judge_model<'a, 'b>(
 ) -> Result<Served<'a>, Refusal> {
     check(&model.validate())?;
     let others: Vec<&ModelDeployment> = others.into_iter().collect();
-    let location = replica::location(&model.spec).map_err(|unreadable| {
-        let reason = if unreadable == Unreadable::NotImported { REASON_NOT_IMPORTED } else { REASON_SOURCE_UNUSABLE };
-        Refusal::new(reason, unreadable.to_string())
-    })?;
+    let claim = match ImportSource::of(&model.spec) {
+        // Replicas read it from the content store.
+        Some(_) => None,
+        None => {
+            let unusable = |unreadable: replica::Unreadable| Refusal::new(REASON_SOURCE_UNUSABLE, unreadable.to_string());
+            replica::location(&model.spec).map_err(unusable)?.claim
+        }
+    };
     let id = model.model_id();
     let holder = others
         .iter()
@@ -70,7 +74,7 @@ pub fn judge_model<'a, 'b>(
     }
     check_components(model, &others)?;
     if let Some(dedicated) = &model.spec.serving.dedicated {
-        return Ok(Served::Dedicated(dedicated, location.claim));
+        return Ok(Served::Dedicated(dedicated, claim));
     }
     let pool = model.spec.serving.pooled.clone().unwrap_or_default().pool;
     if has_pool(&pool) {
@@ -176,7 +180,6 @@ mod tests {
     #[test]
     fn sources_that_replicas_cannot_read_say_so() {
         assert_eq!(reason(&model("a", OLD, "file://./demo"), &[]), REASON_SOURCE_UNUSABLE);
-        assert_eq!(reason(&model("a", OLD, "hf://owner/name"), &[]), REASON_NOT_IMPORTED);
     }
 
     #[test]

@@ -17,6 +17,8 @@ pub mod context;
 pub mod controller;
 pub mod deletion_cost;
 pub mod demand;
+pub mod import_job;
+mod imports;
 pub mod judgement;
 pub mod leader;
 pub mod metrics;

@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Instant};
 
 use crds::{
     ModelDeployment, ModelDeploymentStatus,
+    import::{ImportSource, Imported},
     model_deployment::{Dedicated, Precision, ScalingMode},
     replica::{self, Set},
 };
@@ -19,6 +20,7 @@ use crate::{
     autoscaler::{self, Bounds, Decision, Scale},
     condition::Facts,
     context::{Context, Guarded, REFUSED_RECHECK, RESYNC, ReconcileError, last_scale},
+    imports::{self, Standing},
     judgement::{Refusal, Served, judge_model},
     workload::{self, Workload},
 };
@@ -42,17 +44,26 @@ pub(crate) async fn reconcile(object: Arc<Guarded<ModelDeployment>>, context: Ar
     let everybody = context.models.state();
     let others = everybody.iter().filter_map(|other| other.0.as_ref().ok());
     let judged = judge_model(model, others, |pool| has_pool(&context, pool));
-    let outcome = serve(&context, model, judged).await;
-    let (facts, replicas, selector, action) = match outcome {
+    let weights = match ImportSource::of(&model.spec) {
+        Some(source) if judged.is_ok() => imports::advance(&context, model, &source).await.map(|standing| Weights::of(standing, model)),
+        Some(_) => Ok(Weights::before(model)),
+        None => Ok(Weights::default()),
+    };
+    let outcome = match weights {
+        Ok(weights) => serve_with(&context, model, judged, &weights).await.map(|outcome| (outcome, weights.imported)),
+        Err(error) => Err(error),
+    };
+    let ((facts, replicas, selector, action), imported) = match outcome {
         Ok(outcome) => outcome,
         Err(error) => {
             context.count("ModelDeployment", "failed");
             // What the API server refuses is the declaration's fault, and people must see it there.
             let Some(refusal) = error.refusal() else { return Err(error.into()) };
-            (Facts::refused(crds::condition::REASON_REPLICAS_FAILING, refusal), 0, None, Action::requeue(RESYNC))
+            let imported = model.status.as_ref().and_then(|status| status.imported.clone());
+            ((Facts::refused(crds::condition::REASON_REPLICAS_FAILING, refusal), 0, None, Action::requeue(RESYNC)), imported)
         }
     };
-    let desired = status(model, &facts, replicas, selector, context.board.last_used_ms(&model.model_id()));
+    let desired = status(model, &facts, replicas, selector, imported, context.board.last_used_ms(&model.model_id()));
     if model.status.as_ref() == Some(&desired) {
         context.count("ModelDeployment", "unchanged");
         return Ok(action);
@@ -68,6 +79,47 @@ pub(crate) async fn reconcile(object: Arc<Guarded<ModelDeployment>>, context: Ar
 }
 
 type Outcome = (Facts, i32, Option<String>, Action);
+
+/// What there is of a model's weights in the content store; nothing of one that is not imported.
+#[derive(Debug, Default)]
+struct Weights {
+    /// What serves it: of the declared source, or until that is in of the one before.
+    imported: Option<Imported>,
+    /// Of what is declared and not in: a message, and whether it failed.
+    missing: Option<(String, bool)>,
+}
+
+impl Weights {
+    /// What is in, whatever is declared now.
+    fn before(model: &ModelDeployment) -> Self {
+        Self { imported: model.status.as_ref().and_then(|status| status.imported.clone()), missing: None }
+    }
+
+    fn of(standing: Standing, model: &ModelDeployment) -> Self {
+        match standing {
+            Standing::In(imported) => Self { imported: Some(imported), missing: None },
+            Standing::Coming { message } => Self { missing: Some((message, false)), ..Self::before(model) },
+            Standing::Failed { message } => Self { missing: Some((message, true)), ..Self::before(model) },
+        }
+    }
+}
+
+/// Serves it with the weights that there are, and looks again soon where others come.
+async fn serve_with(
+    context: &Context,
+    model: &ModelDeployment,
+    judged: Result<Served<'_>, Refusal>,
+    weights: &Weights,
+) -> Result<Outcome, apply::ApplyError> {
+    let Some((message, failed)) = &weights.missing else { return serve(context, model, judged).await };
+    let look_again = if *failed { REFUSED_RECHECK } else { imports::LOOK_AGAIN };
+    if weights.imported.is_none() {
+        remove_own(context, model).await?;
+        return Ok((Facts::importing(message, *failed), 0, None, Action::requeue(look_again)));
+    }
+    let (facts, replicas, selector, _) = serve(context, model, judged).await?;
+    Ok((facts.while_importing(Some(message), *failed), replicas, selector, Action::requeue(look_again)))
+}
 
 async fn serve(context: &Context, model: &ModelDeployment, judged: Result<Served<'_>, Refusal>) -> Result<Outcome, apply::ApplyError> {
     match judged {
@@ -193,6 +245,7 @@ fn status(
     facts: &Facts,
     replicas: i32,
     selector: Option<String>,
+    imported: Option<Imported>,
     last_used_ms: Option<u64>,
 ) -> ModelDeploymentStatus {
     let previous = model.status.clone().unwrap_or_default();
@@ -202,9 +255,11 @@ fn status(
         observed_generation: model.metadata.generation,
         replicas: Some(replicas),
         selector,
-        family: model.spec.family.or(previous.family),
+        family: model.spec.family.or(imported.as_ref().and_then(|imported| imported.family)).or(previous.family),
+        bytes: imported.as_ref().map(|imported| imported.bytes),
+        sha256: imported.as_ref().map(|imported| imported.sha256.clone()),
+        imported,
         last_used: last_used(previous.last_used, last_used_ms),
-        ..ModelDeploymentStatus::default()
     }
 }
 
@@ -249,9 +304,9 @@ mod tests {
             "spec": {"source": {"uri": "file:///models/demo"}, "family": "sd15"},
         }))
         .unwrap();
-        let first = status(&model, &Facts::served("fine"), 0, None, Some(5_000_000));
+        let first = status(&model, &Facts::served("fine"), 0, None, None, Some(5_000_000));
         model.status = Some(first.clone());
-        assert_eq!(status(&model, &Facts::served("fine"), 0, None, Some(5_030_000)), first);
+        assert_eq!(status(&model, &Facts::served("fine"), 0, None, None, Some(5_030_000)), first);
         assert!(!turned(&model, &Facts::served("otherwise said")));
         assert!(turned(&model, &Facts::refused("Conflict", "")));
     }

@@ -9,7 +9,7 @@ use crds::replica::{self, MODEL_ANNOTATION, POOL_ANNOTATION, Set};
 use k8s_openapi::{
     ByteString,
     api::core::v1::{ResourceRequirements, Toleration},
-    apimachinery::pkg::apis::meta::v1::OwnerReference,
+    apimachinery::pkg::{api::resource::Quantity, apis::meta::v1::OwnerReference},
 };
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -28,8 +28,10 @@ const GPU: &str = "nvidia.com/gpu";
 const DRAIN_SECONDS: u32 = 600;
 /// Until it is killed: a little longer than it takes to give up by itself.
 const GRACE_SECONDS: u32 = DRAIN_SECONDS + 30;
+/// Where replicas keep imported models.
+const CONTENT_CACHE: &str = "/tmp/content";
 /// The runtime's user, as in its image.
-const USER: u32 = 65_532;
+pub(crate) const USER: u32 = 65_532;
 /// Longest name of an object: what Kubernetes adds for pods must fit into a label, too.
 const MAX_NAME_LENGTH: usize = 52;
 /// Hexadecimal digits that tell shortened names apart.
@@ -111,12 +113,16 @@ pub fn object_name(owner: &str, set: &Set) -> String {
         Set::Pool(_) => "pool",
         Set::Model(_) => "model",
     };
-    let name = format!("emulsion-{kind}-{owner}");
-    if name.len() <= MAX_NAME_LENGTH {
-        return name;
+    shortened(&format!("emulsion-{kind}-{owner}"), owner, 0)
+}
+
+/// A name of `owner`'s that leaves `room` for more, cut where it is too long, and then with digits that tell it from others that begin alike.
+pub(crate) fn shortened(name: &str, owner: &str, room: usize) -> String {
+    if name.len() <= MAX_NAME_LENGTH - room {
+        return name.to_owned();
     }
     let digest = hex::encode(Sha256::digest(owner.as_bytes()));
-    let kept = name[..MAX_NAME_LENGTH - NAME_DIGITS - 1].trim_end_matches(['-', '.']);
+    let kept = name[..MAX_NAME_LENGTH - room - NAME_DIGITS - 1].trim_end_matches(['-', '.']);
     format!("{kept}-{}", &digest[..NAME_DIGITS])
 }
 
@@ -270,12 +276,16 @@ fn environment(workload: &Workload, secret: &str) -> Vec<Value> {
         json!({"name": "EMULSION_MODEL_ROOTS", "value": roots}),
         json!({"name": "EMULSION_REPLICA_TOKEN", "valueFrom": {"secretKeyRef": {"name": secret, "key": "token"}}}),
         json!({"name": "EMULSION_DRAIN_SECONDS", "value": DRAIN_SECONDS.to_string()}),
+        json!({"name": "EMULSION_CONTENT_CACHE", "value": CONTENT_CACHE}),
     ];
     let mut set = |name: &str, value: Option<String>| {
         if let Some(value) = value {
             environment.push(json!({"name": name, "value": value}));
         }
     };
+    // The rest is for pictures and sockets.
+    let content_bytes = workload.disk.as_ref().and_then(|disk| quantity::bytes(&Quantity(disk.clone())));
+    set("EMULSION_CONTENT_CACHE_BYTES", content_bytes.map(|bytes| (bytes / 10 * 9).to_string()));
     set("EMULSION_DEVICE", uses_gpu(workload.resources.as_ref()).then(|| "cuda".to_owned()));
     set("EMULSION_DTYPE", workload.precision.clone());
     set("EMULSION_SAFETY_CHECKER", workload.safety_checker.as_ref().map(SafetyChecker::path));

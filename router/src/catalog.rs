@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crds::import::ImportSource;
 use crds::model_deployment::{Adapter, Family, GenerationDefaults, Limits, ModelKind, Serving};
 use crds::{ModelDeployment, RuntimePoolSpec, TenantPlanSpec};
 use tokio::sync::watch;
@@ -15,11 +16,13 @@ use crate::replicas::{ReplicaSet, SetKey};
 
 mod cluster;
 mod folder;
+mod imported;
 mod nearest;
 mod reading;
 
 pub use cluster::{ClusterCatalog, ClusterCatalogError, ClusterNamespaces, find_plans};
 pub use folder::{CatalogError, FolderCatalog};
+pub use imported::ImportedCatalog;
 pub(crate) use reading::file_uri;
 
 /// Declared objects, which may change while the router runs.
@@ -51,6 +54,8 @@ pub struct Model {
     pub family: Option<Family>,
     /// Where replicas read it, or why it cannot be served.
     pub weights: Result<Weights, String>,
+    /// What must be imported before it can be served; callers may be told how that stands.
+    pub import: Option<ImportSource>,
     pub serving: Serving,
     pub defaults: GenerationDefaults,
     /// The sampler in the model's own folder, by diffusers' class name.
@@ -72,7 +77,27 @@ pub struct Model {
 
 /// Where a model's weights are.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Weights {
+pub enum Weights {
+    /// Where replicas have them already.
+    Files(WeightFiles),
+    /// In the content store, under this manifest's digest.
+    Content { digest: String },
+}
+
+impl Weights {
+    /// What of them is on a disk that replicas see.
+    pub fn paths(&self) -> impl Iterator<Item = &PathBuf> {
+        let files = match self {
+            Self::Files(files) => Some(files),
+            Self::Content { .. } => None,
+        };
+        files.into_iter().flat_map(|files| [Some(&files.path), files.config.as_ref()].into_iter().flatten())
+    }
+}
+
+/// Weights that are files.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WeightFiles {
     /// A `file://` URI with an absolute path, as the replica sees it.
     pub uri: String,
     /// A checkpoint's folder, or the file of anything else.
@@ -96,6 +121,7 @@ impl Model {
             kind: spec.kind,
             family: spec.family,
             weights,
+            import: None,
             serving: spec.serving.clone(),
             defaults: spec.defaults.clone(),
             own_sampler: None,
@@ -161,7 +187,7 @@ impl Snapshot {
     /// The replicas that serve the model under a plan, or why there can be none.
     pub fn replica_set(&self, model: &Model, plan_pool: Option<&str>) -> Result<ReplicaSet, String> {
         if let Some(dedicated) = &model.serving.dedicated {
-            let own = model.weights.iter().flat_map(|weights| [Some(weights.path.clone()), weights.config.clone()]).flatten();
+            let own = model.weights.iter().flat_map(Weights::paths).cloned();
             return Ok(ReplicaSet {
                 key: SetKey::Dedicated(model.model_id.clone()),
                 namespace: model.namespace.clone(),
@@ -191,7 +217,7 @@ impl Snapshot {
             .values()
             .filter(|model| model.kind == ModelKind::Checkpoint && model.serving.dedicated.is_some())
             .filter_map(|model| self.replica_set(model, None).ok());
-        pools.chain(dedicated).filter(|set| set.min_replicas > 0 && !set.model_roots.is_empty()).collect()
+        pools.chain(dedicated).filter(|set| set.min_replicas > 0).collect()
     }
 
     fn pool_set(&self, name: &str, pool: &RuntimePoolSpec) -> ReplicaSet {
@@ -212,10 +238,8 @@ impl Snapshot {
 
     /// The folders above the models that are `wanted`.
     fn roots_of(&self, wanted: impl Fn(&Model) -> bool) -> impl Iterator<Item = PathBuf> {
-        self.models.values().filter(move |model| wanted(model)).filter_map(|model| model.weights.as_ref().ok()).flat_map(|weights| {
-            let paths = [Some(&weights.path), weights.config.as_ref()].into_iter().flatten();
-            paths.map(|path| path.parent().unwrap_or(path).to_owned()).collect::<Vec<_>>()
-        })
+        let weights = self.models.values().filter(move |model| wanted(model)).filter_map(|model| model.weights.as_ref().ok());
+        weights.flat_map(Weights::paths).map(|path| path.parent().unwrap_or(path).to_owned())
     }
 }
 
@@ -257,12 +281,13 @@ pub(crate) mod tests {
             model_id: model_id.to_owned(),
             kind: ModelKind::Checkpoint,
             family: Some(Family::Sd15),
-            weights: Ok(Weights {
+            weights: Ok(Weights::Files(WeightFiles {
                 uri: format!("file:///models/{model_id}"),
                 path: format!("/models/{model_id}").into(),
                 config: None,
                 sha256: None,
-            }),
+            })),
+            import: None,
             serving: Serving::default(),
             defaults: GenerationDefaults::default(),
             own_sampler: Some("DDIMScheduler".to_owned()),
@@ -285,7 +310,7 @@ pub(crate) mod tests {
         let path = format!("/adapters/{model_id}.safetensors");
         Model {
             kind: ModelKind::Lora,
-            weights: Ok(Weights { uri: format!("file://{path}"), path: path.into(), config: None, sha256: None }),
+            weights: Ok(Weights::Files(WeightFiles { uri: format!("file://{path}"), path: path.into(), config: None, sha256: None })),
             own_sampler: None,
             ..model(model_id)
         }

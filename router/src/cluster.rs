@@ -10,6 +10,7 @@ use crate::accounts::ApiKey;
 use crate::catalog::{Catalog, ClusterCatalog, ClusterCatalogError, ClusterNamespaces, find_plans};
 use crate::command::{KeyCreate, Serve};
 use crate::demand;
+use crate::imports;
 use crate::metrics::Metrics;
 use crate::replicas::{PodReplicas, PodSettings, Replicas};
 use crate::serving::{House, Kept, Parts, ServeError, StopSignals, listen, open_store};
@@ -40,6 +41,8 @@ pub async fn serve(options: Serve) -> Result<(), ClusterError> {
     let pods = Arc::new(PodReplicas::watch(client, &settings).map_err(ServeError::Client)?) as Arc<dyn Replicas>;
     let internal = listen(options.internal_listen, "--internal-listen").await?;
     let listener = listen(options.listen, "--listen").await?;
+    let objects = &kept.objects;
+    let import_routes = imports::routes(objects.content.clone(), &options.installation_token).merge(objects.import_routes.clone());
     let house = House::build(Parts {
         kept,
         catalog: Arc::clone(&catalog) as Arc<dyn Catalog>,
@@ -51,7 +54,7 @@ pub async fn serve(options: Serve) -> Result<(), ClusterError> {
         input_options: options.inputs,
     })
     .await?;
-    let told = demand::routes(Arc::clone(house.service.demand()), pods, &options.installation_token);
+    let told = demand::routes(Arc::clone(house.service.demand()), pods, &options.installation_token).merge(import_routes);
     let models = catalog.current().models.len();
     tracing::info!("listening on {}, for the operator on {}; {models} models are declared", options.listen, options.internal_listen);
     tokio::select! {

@@ -64,6 +64,25 @@ pub struct Local {
     pub safety_checker: Option<PathBuf>,
     #[command(flatten)]
     pub inputs: Inputs,
+    #[command(flatten)]
+    pub imports: Imports,
+}
+
+/// How weights that are elsewhere come in.
+#[derive(Clone, Debug, Args)]
+pub struct Imports {
+    /// Network from which weights are imported though it is not public, with any port, such as 10.1.0.0/16; may be repeated.
+    #[arg(long, env = "EMULSION_IMPORT_ALLOW_NETWORK", value_delimiter = ',', value_name = "CIDR")]
+    pub import_allow_network: Vec<IpNet>,
+    /// Host from which weights are imported whatever its addresses and ports are; may be repeated.
+    #[arg(long, env = "EMULSION_IMPORT_ALLOW_HOST", value_delimiter = ',', value_name = "NAME")]
+    pub import_allow_host: Vec<String>,
+    /// Folder of the Secrets that sources name: in it a folder for each, with a file for each key; absent, `secrets` in the data folder.
+    #[arg(long, env = "EMULSION_SECRETS", value_name = "FOLDER")]
+    pub secrets: Option<PathBuf>,
+    /// Bytes of imported weights that replicas keep ready on disk beside the content store; the least recently used go first.
+    #[arg(long, env = "EMULSION_CONTENT_CACHE_BYTES", default_value_t = 64 << 30, value_name = "BYTES")]
+    pub content_cache_bytes: u64,
 }
 
 /// Serve the models that a cluster declares, by the replicas that run in it.

@@ -15,6 +15,7 @@ use runtime_api::{Dispatch, Event, Failure, FailureReason, InputSource, OutputTa
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::catalog::Catalog;
+use crate::content::ContentLinks;
 use crate::demand::{Claim, Demand};
 use crate::generation::StartReport;
 use crate::inputs::InputStore;
@@ -62,8 +63,10 @@ const ADOPT_POLL_INTERVAL: Duration = Duration::from_secs(1);
 pub struct DispatchSettings {
     /// How long a request may wait for its turn and its replica.
     pub hold_deadline: Duration,
-    /// The address at which replicas reach the stores of outputs and inputs, without a trailing slash.
+    /// The address at which replicas reach the stores, without a trailing slash.
     pub store_base: String,
+    /// Where replicas find out about content.
+    pub content: ContentLinks,
 }
 
 /// Everything that driving a request needs.
@@ -272,11 +275,13 @@ impl Dispatcher {
             let get_url = self.inputs.signed_get_url(base, sha256, expires).await.map_err(|error| error.to_string())?;
             inputs.push(InputSource { sha256: sha256.clone(), get_url });
         }
+        let contents = sources.contents.iter().map(|digest| self.settings.content.source(base, digest, expires)).collect();
         Ok(Dispatch {
             id: entry.id,
             model: sources.model.clone(),
             inputs,
             adapters: sources.adapters.clone(),
+            contents,
             outputs,
             deadline_ms: milliseconds(WORK_DEADLINE),
             partial_images: tracked.partial_images,

@@ -16,7 +16,6 @@ use bytes::Bytes;
 
 use crate::s3::S3Error;
 
-mod address;
 #[cfg(test)]
 mod contract;
 mod fetch;
@@ -27,7 +26,7 @@ mod routes;
 mod s3;
 mod source;
 
-pub use address::AddressRules;
+pub use egress::AddressRules;
 pub use fetch::Fetcher;
 pub use folder::FolderInputs;
 pub use intake::{Intake, Taken};

@@ -10,11 +10,12 @@ use std::time::Duration;
 use crds::model_deployment::ModelKind;
 
 use crate::accounts::ApiKey;
-use crate::catalog::{Catalog, CatalogError, FolderCatalog, Snapshot};
-use crate::command::{Folders, KeyCreate, Local, Storage};
+use crate::catalog::{Catalog, CatalogError, FolderCatalog, ImportedCatalog, Snapshot};
+use crate::command::{Folders, Imports, KeyCreate, Local, Storage};
+use crate::imports::{self, ImportSettings, Importer};
 use crate::local_key;
 use crate::metrics::Metrics;
-use crate::replicas::{ChildProcesses, ChildSettings, Replicas};
+use crate::replicas::{ChildProcesses, ChildSettings, ContentCache, Replicas};
 use crate::serving::{House, Kept, Parts, ServeError, StopSignals, listen, open_store};
 use crate::store::StoreError;
 
@@ -35,6 +36,8 @@ pub enum LocalError {
     NoRuntime { path: String },
     #[error("there are no weights of the safety checker at {path}; `make safety-checker` makes them")]
     NoSafetyChecker { path: String },
+    #[error("the folder for imports cannot be made: {0}; --data-dir names another place")]
+    ImportFolder(#[source] io::Error),
     #[error("the key file {path} cannot be read or written: {source}")]
     KeyFile { path: String, source: io::Error },
 }
@@ -47,14 +50,24 @@ pub async fn serve(options: Local) -> Result<(), LocalError> {
         return Err(LocalError::NoSafetyChecker { path: path.display().to_string() });
     }
     let kept = Kept::open(&options.folders.storage, &options.s3).await?;
-    let catalog = Arc::new(FolderCatalog::open(&options.folders.manifests)?);
+    let declared = Arc::new(FolderCatalog::open(&options.folders.manifests)?);
     let listener = listen(options.listen, "--listen").await?;
     let address = reachable(listener.local_addr().map_err(ServeError::Serve)?);
 
     let metrics = Arc::new(Metrics::default());
     let token = hex::encode(rand::random::<[u8; 32]>());
     let has_safety_checker = options.safety_checker.is_some();
-    let child_settings = ChildSettings { program, token, safety_checker: options.safety_checker, idle_after: options.replica_idle_after };
+    let data_dir = &options.folders.storage.data_dir;
+    let importer = importer(&kept, program.clone(), token.clone(), data_dir, &options.imports).await?;
+    let catalog = ImportedCatalog::start(Arc::clone(&declared) as Arc<dyn Catalog>, importer).await;
+    let content_cache = ContentCache { folder: data_dir.join("content-cache"), limit_bytes: options.imports.content_cache_bytes };
+    let child_settings = ChildSettings {
+        program,
+        token,
+        safety_checker: options.safety_checker,
+        content_cache: Some(content_cache),
+        idle_after: options.replica_idle_after,
+    };
     let replicas: Arc<dyn Replicas> = Arc::new(ChildProcesses::new(child_settings, Arc::clone(&metrics)));
     let store_base = format!("http://{address}");
     let public_url = options.calls.public_url.clone().unwrap_or_else(|| store_base.clone());
@@ -71,9 +84,28 @@ pub async fn serve(options: Local) -> Result<(), LocalError> {
     .await?;
     let key = local_key::load_or_create(&options.folders.storage.data_dir, kept.store.as_ref(), &catalog.current()).await?;
     println!("{}", greeting(&public_url, key.as_ref(), &catalog.current()));
-    tokio::spawn(Arc::clone(&catalog).keep_current());
+    tokio::spawn(declared.keep_current());
     tokio::spawn(keep_warm(catalog, replicas));
     Ok(house.serve(listener, stop).await?)
+}
+
+/// Starts what brings weights in: imports, and where they come with what they have.
+async fn importer(kept: &Kept, program: PathBuf, token: String, data_dir: &Path, options: &Imports) -> Result<Importer, LocalError> {
+    // Of its own: what callers reach is not for imports.
+    let listener = listen(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), "the loopback address").await?;
+    let address = listener.local_addr().map_err(ServeError::Serve)?;
+    let routes = imports::routes(kept.objects.content.clone(), &token).merge(kept.objects.import_routes.clone());
+    tokio::spawn(async move { axum::serve(listener, routes).await });
+    let settings = ImportSettings {
+        program,
+        router_url: format!("http://{address}"),
+        installation_token: token,
+        allow_networks: options.import_allow_network.clone(),
+        allow_hosts: options.import_allow_host.clone(),
+        secrets: options.secrets.clone().unwrap_or_else(|| data_dir.join("secrets")),
+        work_folder: data_dir.join("imports"),
+    };
+    Importer::new(settings, kept.objects.content.clone()).map_err(LocalError::ImportFolder)
 }
 
 /// Makes a key for a tenant under a declared plan. Works beside a running router.
@@ -128,7 +160,7 @@ fn greeting(url: &str, key: Option<&ApiKey>, catalog: &Snapshot) -> String {
     lines.join("\n")
 }
 
-async fn keep_warm(catalog: Arc<FolderCatalog>, replicas: Arc<dyn Replicas>) {
+async fn keep_warm(catalog: Arc<dyn Catalog>, replicas: Arc<dyn Replicas>) {
     let mut looks = tokio::time::interval(WARM_INTERVAL);
     loop {
         looks.tick().await;

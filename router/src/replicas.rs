@@ -13,8 +13,10 @@ mod pods;
 mod process;
 mod set_state;
 
-pub use children::{ChildProcesses, ChildSettings};
+pub(crate) use bounded_lines::next_line;
+pub use children::{ChildProcesses, ChildSettings, ContentCache};
 pub use pods::{PodReplicas, PodSettings};
+pub(crate) use process::SECRET_VARIABLES;
 
 /// Which replicas may serve a model: those of a pool, or those of its own.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

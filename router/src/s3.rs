@@ -1,4 +1,4 @@
-//! One bucket of an S3 store, below one prefix: what the stores of outputs and inputs have in common there. It knows neither of them.
+//! One bucket of an S3 store, below one prefix: what the stores of outputs, inputs and content have in common there. It knows none of them.
 //!
 //! Every request has a bound in time and attempts. Credentials and signed URLs are secrets: no error and no log shows them.
 
@@ -18,6 +18,7 @@ use aws_sdk_s3::primitives::{ByteStream, DateTime};
 use aws_smithy_http_client::Builder;
 use aws_smithy_http_client::tls::Provider;
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
+use base64::Engine;
 use bytes::{Bytes, BytesMut};
 use clap::Args;
 
@@ -49,7 +50,7 @@ const ADDRESS_LIMIT_BYTES: usize = 512;
 /// Where the bucket is, and how it is reached.
 #[derive(Clone, Debug, Default, Args)]
 pub struct S3Options {
-    /// Bucket for images and for the pictures that calls bring, s3://BUCKET or s3://BUCKET/PREFIX, which several routers may share; absent,
+    /// Bucket for images, for the pictures that calls bring and for imported weights, s3://BUCKET or s3://BUCKET/PREFIX, which several routers may share; absent,
     /// they are in the data folder. Its credentials are AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN.
     #[arg(long, env = "EMULSION_OUTPUTS", value_name = "URL")]
     pub outputs: Option<BucketUrl>,
@@ -179,6 +180,22 @@ impl Bucket {
         let put = self.client.put_object().bucket(&self.url.bucket).key(self.key(path)).content_type(media_type).if_none_match("*");
         let signed = put.presigned(until(expires)?).await.map_err(|error| failed("sign a write", error))?;
         Ok(signed.uri().to_owned())
+    }
+
+    /// A URL good for one PUT of the bytes with this sha256, of the media type, until `expires`, and the headers that the PUT must have. The
+    /// store refuses other bytes.
+    pub async fn signed_put_of(
+        &self,
+        path: &str,
+        media_type: &str,
+        sha256: &[u8; 32],
+        expires: SystemTime,
+    ) -> Result<(String, Vec<(String, String)>), S3Error> {
+        let put = self.client.put_object().bucket(&self.url.bucket).key(self.key(path)).content_type(media_type);
+        let put = put.checksum_sha256(base64::engine::general_purpose::STANDARD.encode(sha256));
+        let signed = put.presigned(until(expires)?).await.map_err(|error| failed("sign a write", error))?;
+        let headers = signed.headers().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+        Ok((signed.uri().to_owned(), headers))
     }
 
     /// A URL good for reading until `expires`, also before the object exists.

@@ -17,8 +17,8 @@ use crate::dispatch::{DispatchSettings, Dispatcher};
 use crate::edge;
 use crate::inputs::Fetcher;
 use crate::metrics::Metrics;
+use crate::object_stores::{ObjectStoreError, ObjectStores};
 use crate::outputs::Secret;
-use crate::picture_stores::{PictureStoreError, PictureStores};
 use crate::replicas::Replicas;
 use crate::s3::S3Options;
 use crate::service::{Service, Settings};
@@ -36,7 +36,7 @@ pub enum ServeError {
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error(transparent)]
-    Pictures(#[from] PictureStoreError),
+    Objects(#[from] ObjectStoreError),
     #[error("{address} cannot be listened on: {source}; {option} names another address")]
     Listen { address: SocketAddr, source: io::Error, option: &'static str },
     #[error("serving failed: {0}")]
@@ -49,15 +49,15 @@ pub enum ServeError {
 #[derive(Clone, Debug)]
 pub(crate) struct Kept {
     pub(crate) store: Arc<dyn Store>,
-    pictures: PictureStores,
+    pub(crate) objects: ObjectStores,
 }
 
 impl Kept {
     pub(crate) async fn open(storage: &Storage, s3: &S3Options) -> Result<Self, ServeError> {
         let store = open_store(storage).await?;
         let secret = Secret::from_bytes(store.shared_secret().await?);
-        let pictures = PictureStores::open(&storage.data_dir, s3, secret).await?;
-        Ok(Self { store, pictures })
+        let objects = ObjectStores::open(&storage.data_dir, s3, secret).await?;
+        Ok(Self { store, objects })
     }
 }
 
@@ -99,10 +99,10 @@ impl House {
     pub(crate) async fn build(parts: Parts) -> Result<Self, ServeError> {
         let Parts { kept, catalog, replicas, metrics, store_base, has_safety_checker, calls, input_options } = parts;
         let dispatcher = Dispatcher::new(
-            DispatchSettings { hold_deadline: calls.hold_deadline, store_base },
+            DispatchSettings { hold_deadline: calls.hold_deadline, store_base, content: kept.objects.content.links().clone() },
             Arc::clone(&kept.store),
-            Arc::clone(&kept.pictures.outputs),
-            Arc::clone(&kept.pictures.inputs),
+            Arc::clone(&kept.objects.outputs),
+            Arc::clone(&kept.objects.inputs),
             Arc::clone(&replicas),
             catalog,
             metrics,
@@ -128,7 +128,7 @@ impl House {
         tokio::spawn(service.clone().keep_inputs(input_retention));
         tokio::spawn(service.clone().keep_retention());
         let (close, closing) = oneshot::channel::<()>();
-        let app = edge::router(service.clone(), kept.pictures.routes);
+        let app = edge::router(service.clone(), kept.objects.routes);
         let server = axum::serve(listener, app).with_graceful_shutdown(async move {
             // A sender that is gone closes as well.
             let _ = closing.await;

@@ -3,9 +3,11 @@
 mod adapter;
 mod compute;
 mod generate;
+mod import;
 mod inspect;
 mod logging;
 mod model_files;
+mod parent;
 mod rounds;
 mod safety_check;
 mod serve;
@@ -29,6 +31,7 @@ pub struct CommandLine {
 enum Command {
     Serve(serve::Serve),
     Generate(Box<generate::Generate>),
+    Import(Box<import::Import>),
     Inspect(inspect::Inspect),
     SafetyCheck(safety_check::SafetyCheck),
     Trace(trace::Trace),
@@ -43,6 +46,7 @@ impl CommandLine {
         match self.command {
             Command::Serve(serve) => serve.run(),
             Command::Generate(generate) => generate.run(),
+            Command::Import(import) => import.run(),
             Command::Inspect(inspect) => inspect.run(),
             Command::SafetyCheck(check) => check.run(),
             Command::Trace(trace) => trace.run(),

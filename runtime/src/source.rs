@@ -48,6 +48,13 @@ impl ModelRoots {
         Ok(Self(roots.iter().map(resolved).collect::<Result<_, _>>()?))
     }
 
+    /// These and one more, which is resolved already.
+    #[must_use]
+    pub fn with(mut self, root: &Path) -> Self {
+        self.0.push(root.to_owned());
+        self
+    }
+
     /// What `source` names, with every link resolved before it is compared with the roots. Reads the file system.
     ///
     /// # Errors
@@ -85,6 +92,12 @@ impl ModelRoots {
         };
         if self.0.iter().any(|root| folder.starts_with(root)) { Ok(folder) } else { Err(SourceError::Outside) }
     }
+}
+
+/// The URI of a path that is absolute and text.
+pub fn file_uri(path: &Path) -> String {
+    // The one character that would be read as another.
+    format!("{SCHEME}{}", path.display().to_string().replace('%', "%25"))
 }
 
 /// The path of a `file://` URI, percent-decoded.

@@ -1,7 +1,8 @@
 //! The replica's inside: a bounded queue, the thread that owns the device, the thread that reads weights, and the way out to storage.
 //!
 //! ```text
-//! Replica::submit ──permit──► preparing (async): pictures fetched and decoded
+//! Replica::submit ──permit──► opening (async): what was imported comes to the disk
+//!        │                   preparing (async): pictures fetched and decoded
 //!        │                          ▼
 //!        │                      device thread ──Open, Load──► loader thread
 //!        │                      prepare · step · decode ◄──── Opened, Progress, Loaded
@@ -16,6 +17,7 @@ mod feed;
 mod finishing;
 mod generation;
 mod loader;
+mod opening;
 mod preparing;
 mod previews;
 mod replica;

@@ -18,6 +18,8 @@ mod adapters;
 mod batching;
 #[path = "replica/components.rs"]
 mod components;
+#[path = "replica/contents.rs"]
+mod contents;
 #[path = "replica/door.rs"]
 mod door;
 #[path = "replica/endings.rs"]

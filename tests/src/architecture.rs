@@ -24,9 +24,10 @@ pub const ROOMS: &[Room] = &[
         may_only_use: Some(&["hex", "hmac", "k8s-openapi", "kube", "schemars", "serde", "serde_json", "sha2"]),
     },
     Room { package: "operator", may_import: &["crds"], must_never_know: &["candle*", "sqlx*"], may_only_use: None },
+    Room { package: "egress", may_import: &[], must_never_know: &["axum", "candle*", "kube*", "k8s-openapi", "sqlx*"], may_only_use: None },
     Room {
         package: "router",
-        may_import: &["crds", "runtime-api"],
+        may_import: &["crds", "egress", "runtime-api"],
         must_never_know: &["candle*", "safetensors", "gemm*"],
         may_only_use: None,
     },
@@ -45,7 +46,7 @@ pub const ROOMS: &[Room] = &[
     },
     Room {
         package: "runtime",
-        may_import: &["runtime-api", "diffusion"],
+        may_import: &["egress", "runtime-api", "diffusion"],
         must_never_know: &["kube*", "k8s-openapi", "sqlx*"],
         may_only_use: None,
     },

@@ -8,6 +8,7 @@ use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crds::import::ImportSource;
 use crds::{ModelDeployment, RuntimePool, TenantPlan, Violation, replica};
 use futures::StreamExt;
 use kube::api::ListParams;
@@ -19,7 +20,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::{Notify, watch};
 
 use super::reading::decode;
-use super::{Catalog, Model, Snapshot, Weights};
+use super::{Catalog, Model, Snapshot, WeightFiles, Weights};
 
 /// After a change others follow soon: they are taken in together.
 const SETTLING: Duration = Duration::from_millis(50);
@@ -218,20 +219,35 @@ fn read_model(object: &Guarded<ModelDeployment>) -> Result<Arc<Model>, String> {
     if !violations.is_empty() {
         return Err(format!("{origin}: {}", joined(&violations)));
     }
+    let created_at = deployment.metadata.creation_timestamp.as_ref().map_or(0, |time| time.0.as_second());
+    if let Some(import) = ImportSource::of(&deployment.spec) {
+        return Ok(Arc::new(imported(deployment, import, created_at, origin)));
+    }
     let weights = match replica::location(&deployment.spec) {
         Ok(location) => match location.config.as_deref().map(decode) {
             Some(None) => Err("its source.config is no valid URI".to_owned()),
-            config => Ok(Weights {
+            config => Ok(Weights::Files(WeightFiles {
                 config: config.flatten(),
                 uri: format!("file://{}", location.path),
                 path: location.path.into(),
                 sha256: deployment.spec.source.sha256.clone(),
-            }),
+            })),
         },
         Err(reason) => Err(reason.to_string()),
     };
-    let created_at = deployment.metadata.creation_timestamp.as_ref().map_or(0, |time| time.0.as_second());
     Ok(Arc::new(Model::declared(deployment, weights, created_at, origin)))
+}
+
+/// A model with what the operator had imported for it, or why that is not in.
+fn imported(deployment: &ModelDeployment, import: ImportSource, created_at: i64, origin: String) -> Model {
+    let status = deployment.status.clone().unwrap_or_default();
+    let ready = status.conditions.iter().find(|condition| condition.type_ == crds::condition::READY);
+    let weights = match &status.imported {
+        Some(imported) => Ok(Weights::Content { digest: imported.content.clone() }),
+        None => Err(ready.map_or_else(|| "its weights wait to be imported".to_owned(), |ready| ready.message.clone())),
+    };
+    let family = deployment.spec.family.or_else(|| status.imported.as_ref()?.family);
+    Model { family, import: Some(import), ..Model::declared(deployment, weights, created_at, origin) }
 }
 
 /// What can be used, by name; of the rest, what is wrong with it.
@@ -311,7 +327,8 @@ mod tests {
             &[model("unreadable", OLD, "1", &unreadable), model("invalid", OLD, "1", &invalid), model("demo", OLD, "1", &demo)],
         );
         assert_eq!(snapshot.models.keys().collect::<Vec<_>>(), ["demo"]);
-        assert_eq!(snapshot.models["demo"].weights.as_ref().unwrap().uri, "file:///models/demo");
+        let paths: Vec<_> = snapshot.models["demo"].weights.iter().flat_map(Weights::paths).collect();
+        assert_eq!(paths, [std::path::Path::new("/models/demo")]);
         assert_eq!(snapshot.problems.len(), 2, "{:?}", snapshot.problems);
     }
 
@@ -346,9 +363,26 @@ mod tests {
             let snapshot = assembled(&mut assembly(), &[model("one", OLD, "1", &spec(config))]);
             snapshot.models["one"].weights.clone()
         };
-        assert_eq!(weights("file:///models/de%20mo").unwrap().config, Some("/models/de mo".into()));
+        let weights_of = weights("file:///models/de%20mo").unwrap();
+        let paths: Vec<_> = weights_of.paths().collect();
+        assert_eq!(paths, ["/models/one.safetensors", "/models/de mo"].map(std::path::Path::new));
         assert!(weights("file:///models/de%mo").unwrap_err().contains("source.config"));
         assert!(weights("hf://owner/name").is_err());
+    }
+
+    #[test]
+    fn what_was_imported_is_served_and_what_was_not_says_why() {
+        let spec = json!({"source": {"uri": "hf://acme/sdxl"}});
+        let mut coming = model("coming", OLD, "1", &spec);
+        coming["status"] = json!({"conditions": [{
+            "type": "Ready", "status": "False", "reason": "ImportFailed", "message": "404", "lastTransitionTime": OLD,
+        }]});
+        let mut there = model("there", OLD, "1", &spec);
+        there["status"] = json!({"imported": {"source": "x", "content": "d", "sha256": "s", "family": "sdxl", "bytes": 1}});
+        let snapshot = assembled(&mut assembly(), &[coming, there]);
+        assert_eq!(snapshot.models["coming"].weights, Err("404".to_owned()));
+        assert_eq!(snapshot.models["there"].weights, Ok(Weights::Content { digest: "d".to_owned() }));
+        assert_eq!(snapshot.models["there"].family, Some(crds::model_deployment::Family::Sdxl));
     }
 
     #[test]

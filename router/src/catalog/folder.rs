@@ -37,7 +37,7 @@ impl FolderCatalog {
         let mut last = self.fingerprint.lock().unwrap_or_else(PoisonError::into_inner);
         let previous = self.current();
         // A model whose folder was missing may be served now, and only reading again tells.
-        let waits_for_folder = previous.models.values().any(|model| model.weights.is_err());
+        let waits_for_folder = previous.models.values().any(|model| model.weights.is_err() && model.import.is_none());
         let first = last.is_empty() && previous.models.is_empty();
         if !first && !waits_for_folder && fingerprint(&files, &previous) == *last {
             return Ok(false);
@@ -98,6 +98,7 @@ fn report(previous: &Snapshot, current: &Snapshot) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::catalog::{WeightFiles, Weights};
 
     struct Fixture {
         folder: tempfile::TempDir,
@@ -140,8 +141,9 @@ mod tests {
         assert_eq!(snapshot.problems, Vec::<String>::new());
         let demo = &snapshot.models["demo"];
         let weights = demo.weights.as_ref().unwrap();
-        assert_eq!(weights.path, fixture.folder.path().canonicalize().unwrap().join("team/demo"));
-        assert_eq!(weights.uri, format!("file://{}", weights.path.display()));
+        let path = fixture.folder.path().canonicalize().unwrap().join("team/demo");
+        let files = WeightFiles { uri: format!("file://{}", path.display()), path, config: None, sha256: None };
+        assert_eq!(weights, &Weights::Files(files));
         assert_eq!(demo.own_sampler.as_deref(), Some("EulerDiscreteScheduler"));
     }
 

@@ -4,12 +4,13 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
+use crds::import::ImportSource;
 use crds::model_deployment::{ModelKind, Source};
 use crds::{Manifest, ManifestError, ModelDeployment};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{Model, Snapshot, Weights, kind_name};
+use super::{Model, Snapshot, WeightFiles, Weights, kind_name};
 
 /// Manifest files of one folder. Ten thousand models fit twice.
 const FILES_LIMIT: usize = 20_000;
@@ -66,10 +67,7 @@ fn is_manifest(path: &Path) -> bool {
 }
 
 pub(super) fn fingerprint(files: &[PathBuf], snapshot: &Snapshot) -> Fingerprint {
-    let folders = snapshot.models.values().filter_map(|model| match &model.weights {
-        Ok(weights) => Some(weights.path.clone()),
-        Err(_) => None,
-    });
+    let folders = snapshot.models.values().filter_map(|model| model.weights.as_ref().ok()?.paths().next().cloned());
     let stamp = |path: PathBuf| {
         let metadata = std::fs::metadata(&path).ok();
         let modified = metadata.as_ref().and_then(|metadata| metadata.modified().ok());
@@ -104,7 +102,7 @@ pub(super) fn read(files: &[PathBuf], mut problems: Vec<String>, previous: Optio
                 model.origin, model.model_id, owner.origin
             )),
             None => {
-                if let Err(reason) = &model.weights {
+                if let (Err(reason), None) = (&model.weights, &model.import) {
                     problems.push(format!("{}: the model {} cannot be served: {reason}", model.origin, model.model_id));
                 }
                 snapshot.models.insert(model.model_id.clone(), Arc::new(model));
@@ -180,7 +178,9 @@ fn insert_new<T>(map: &mut std::collections::BTreeMap<String, T>, name: &str, va
 fn model(deployment: &ModelDeployment, path: &Path, origin: &str) -> Model {
     let spec = &deployment.spec;
     let manifest_folder = path.parent().unwrap_or(Path::new("."));
+    let import = ImportSource::of(spec);
     let weights = match spec.kind {
+        _ if import.is_some() => Err("its weights are not imported yet".to_owned()),
         ModelKind::Checkpoint => checkpoint(&spec.source, manifest_folder),
         ModelKind::Lora | ModelKind::Embedding | ModelKind::Vae => single_file(&spec.source, manifest_folder),
         kind => Err(format!("it is {}, which is not served yet", kind_name(kind))),
@@ -188,9 +188,10 @@ fn model(deployment: &ModelDeployment, path: &Path, origin: &str) -> Model {
     let modified = std::fs::metadata(path).and_then(|metadata| metadata.modified()).ok();
     let since_1970 = modified.and_then(|time| time.duration_since(UNIX_EPOCH).ok());
     let created_at = since_1970.map_or(0, |time| i64::try_from(time.as_secs()).unwrap_or(i64::MAX));
-    let own_sampler = weights.as_ref().ok().and_then(|weights| own_sampler(weights.config.as_ref().unwrap_or(&weights.path)));
+    // A configuration replaces what the file itself would have.
+    let own_sampler = weights.as_ref().ok().and_then(|weights| own_sampler(weights.paths().last()?));
     // A namespace in a manifest means nothing here.
-    Model { own_sampler, namespace: String::new(), ..Model::declared(deployment, weights, created_at, origin.to_owned()) }
+    Model { own_sampler, import, namespace: String::new(), ..Model::declared(deployment, weights, created_at, origin.to_owned()) }
 }
 
 /// A folder in diffusers' layout, or one .safetensors file, maybe with the folder of its configuration.
@@ -205,7 +206,7 @@ fn checkpoint(source: &Source, manifest_folder: &Path) -> Result<Weights, String
     {
         return Err(format!("its config {} must be a folder, for a source that is a file", config.display()));
     }
-    Ok(Weights { uri: file_uri(&path), path, config, sha256: source.sha256.clone() })
+    Ok(Weights::Files(WeightFiles { uri: file_uri(&path), path, config, sha256: source.sha256.clone() }))
 }
 
 /// A .safetensors file, or the only one in a folder.
@@ -224,7 +225,7 @@ fn single_file(source: &Source, manifest_folder: &Path) -> Result<Weights, Strin
     } else if !is_safetensors(&path) {
         return Err(format!("{} is no .safetensors file", path.display()));
     }
-    Ok(Weights { uri: file_uri(&path), path, config: None, sha256: source.sha256.clone() })
+    Ok(Weights::Files(WeightFiles { uri: file_uri(&path), path, config: None, sha256: source.sha256.clone() }))
 }
 
 fn is_safetensors(path: &Path) -> bool {
@@ -234,7 +235,7 @@ fn is_safetensors(path: &Path) -> bool {
 /// `file:///absolute` as it stands, `file://./relative` below the manifest's folder.
 fn path(uri: &str, manifest_folder: &Path) -> Result<PathBuf, String> {
     let Some(path) = uri.strip_prefix("file://") else {
-        return Err(format!("its source {uri} is read on a cluster only; local mode serves file:// sources"));
+        return Err(format!("its source {uri} is a cluster's volume; name what it holds as file:///absolute/path"));
     };
     let path = decode(path).ok_or_else(|| format!("its source {uri} is no valid file:// URI"))?;
     let path = if path.is_absolute() { path } else { manifest_folder.join(path) };
@@ -308,7 +309,7 @@ mod tests {
     #[test]
     fn sources_that_need_a_cluster_or_lead_nowhere_say_so() {
         let source = |uri: &str| Source { uri: uri.to_owned(), sha256: None, secret_ref: None, config: None };
-        assert!(checkpoint(&source("s3://bucket/model"), Path::new("/")).is_err_and(|reason| reason.contains("cluster")));
+        assert!(checkpoint(&source("pvc://claim/model"), Path::new("/")).is_err_and(|reason| reason.contains("cluster")));
         let missing = checkpoint(&source("file://./nowhere"), Path::new("/manifests")).unwrap_err();
         assert!(missing.contains("/manifests/nowhere"), "{missing}");
     }
@@ -325,9 +326,10 @@ mod tests {
             let config = config.map(|name| format!("file://./{name}"));
             checkpoint(&Source { uri: format!("file://./{uri}"), sha256: None, secret_ref: None, config }, &root)
         };
-        assert_eq!(read("model", None).unwrap().path, root.join("model"));
-        assert_eq!(read("one.safetensors", None).unwrap().config, None);
-        assert_eq!(read("one.safetensors", Some("model")).unwrap().config, Some(root.join("model")));
+        let paths = |uri: &str, config| read(uri, config).unwrap().paths().cloned().collect::<Vec<_>>();
+        assert_eq!(paths("model", None), [root.join("model")]);
+        assert_eq!(paths("one.safetensors", None), [root.join("one.safetensors")]);
+        assert_eq!(paths("one.safetensors", Some("model")), [root.join("one.safetensors"), root.join("model")]);
         assert!(read("one.ckpt", None).unwrap_err().contains("nor a .safetensors file"));
         assert!(read("model", Some("model")).unwrap_err().contains("for a source that is a file"));
         assert!(read("one.safetensors", Some("one.ckpt")).unwrap_err().contains("must be a folder"));
@@ -339,7 +341,7 @@ mod tests {
         let root = folder.path().canonicalize().unwrap();
         let found = |name: &str| {
             let source = Source { uri: format!("file://./{name}"), sha256: None, secret_ref: None, config: None };
-            single_file(&source, &root).map(|weights| weights.path.strip_prefix(&root).unwrap().to_owned())
+            single_file(&source, &root).map(|weights| weights.paths().next().unwrap().strip_prefix(&root).unwrap().to_owned())
         };
         for file in ["ink.safetensors", "alone/oil.safetensors", "alone/README.md", "two/a.safetensors", "two/b.safetensors", "x.ckpt"] {
             let path = root.join(file);

@@ -11,7 +11,7 @@ use crate::generation::StartReport;
 pub struct ColdStart {
     /// Whether the request waited for a replica to start.
     pub cold: bool,
-    /// Where the replica found the weights: `device` (they were resident) or `disk`. Null until it told.
+    /// Where the replica found the weights: `device` (they were resident), `disk`, or `content_store` (they were brought to the disk first). Null until it told.
     pub weights_from: Option<&'static str>,
     pub phases_ms: PhasesMs,
 }
@@ -25,6 +25,8 @@ pub struct PhasesMs {
     pub replica_start: u64,
     /// In the replica's queue.
     pub queue: Option<u64>,
+    /// Bringing imported weights to the replica's disk; 0 when they were there.
+    pub fetch: Option<u64>,
     /// Reading the weights; 0 when they were resident.
     pub load: Option<u64>,
     pub encode: Option<u64>,
@@ -41,11 +43,13 @@ impl From<&StartReport> for ColdStart {
             weights_from: replica.map(|timings| match timings.weights_from {
                 WeightsTier::Device => "device",
                 WeightsTier::Disk => "disk",
+                WeightsTier::ContentStore => "content_store",
             }),
             phases_ms: PhasesMs {
                 held: report.held_ms,
                 replica_start: report.replica_start_ms,
                 queue: replica.map(|timings| timings.queue_ms),
+                fetch: replica.map(|timings| timings.fetch_ms),
                 load: replica.map(|timings| timings.load_ms),
                 encode: replica.map(|timings| timings.encode_ms),
                 denoise: replica.map(|timings| timings.denoise_ms),

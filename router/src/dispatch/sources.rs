@@ -1,10 +1,11 @@
 //! Where everything is that a request is made with: its model, its adapters and its embeddings. Pure.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-use runtime_api::{AdapterSource, ImageRequest, ModelSource, VaeSource};
+use runtime_api::{AdapterSource, CONTENT_SCHEME, ImageRequest, ModelSource, VaeSource};
 
-use crate::catalog::{Model, Snapshot, Weights, file_uri};
+use crate::catalog::{Model, Snapshot, WeightFiles, Weights, file_uri};
 
 /// What a replica reads for one request.
 #[derive(Clone, Debug, PartialEq)]
@@ -12,33 +13,45 @@ pub(super) struct Sources {
     pub(super) model: ModelSource,
     /// In the request's order, embeddings after adapters.
     pub(super) adapters: Vec<ModelSource>,
-    /// All of them on disk.
+    /// Those of them that are on the replica's disk.
     pub(super) paths: Vec<PathBuf>,
+    /// The digests of those that are in the content store, each once.
+    pub(super) contents: BTreeSet<String>,
 }
 
 /// Why a request that was accepted cannot be made any more is told to its caller.
 pub(super) fn resolve(catalog: &Snapshot, model: &Model, request: &ImageRequest) -> Result<Sources, String> {
     let weights = weights(model)?;
-    let mut sources = Sources { model: source(model, weights), adapters: Vec::new(), paths: vec![weights.path.clone()] };
-    sources.paths.extend(weights.config.clone());
+    let mut sources = Sources { model: source(model, weights), adapters: Vec::new(), paths: Vec::new(), contents: BTreeSet::new() };
+    sources.note(weights);
     if let Some(vae) = catalog.declared_vae(model)? {
         let weights = self::weights(vae)?;
-        sources.model.vae = Some(VaeSource { id: vae.model_id.clone(), uri: weights.uri.clone(), sha256: weights.sha256.clone() });
-        sources.paths.push(weights.path.clone());
+        let ModelSource { id, uri, sha256, .. } = source(vae, weights);
+        sources.model.vae = Some(VaeSource { id, uri, sha256 });
+        sources.note(weights);
     }
     for (adapter, scale) in catalog.declared_adapters(model)? {
         let weights = self::weights(adapter)?;
-        let (id, uri, sha256) = (adapter.model_id.clone(), weights.uri.clone(), weights.sha256.clone());
+        let ModelSource { id, uri, sha256, .. } = source(adapter, weights);
         sources.model.adapters.push(AdapterSource { id, uri, sha256, scale });
-        sources.paths.push(weights.path.clone());
+        sources.note(weights);
     }
     for name in request.adapters.iter().map(|adapter| &adapter.model).chain(&request.embeddings) {
         let adapter = catalog.models.get(name).ok_or_else(|| format!("the model {name} is no longer declared"))?;
         let weights = self::weights(adapter)?;
         sources.adapters.push(source(adapter, weights));
-        sources.paths.push(weights.path.clone());
+        sources.note(weights);
     }
     Ok(sources)
+}
+
+impl Sources {
+    fn note(&mut self, weights: &Weights) {
+        self.paths.extend(weights.paths().cloned());
+        if let Weights::Content { digest } = weights {
+            self.contents.insert(digest.clone());
+        }
+    }
 }
 
 fn weights(model: &Model) -> Result<&Weights, String> {
@@ -46,14 +59,12 @@ fn weights(model: &Model) -> Result<&Weights, String> {
 }
 
 fn source(model: &Model, weights: &Weights) -> ModelSource {
-    ModelSource {
-        id: model.model_id.clone(),
-        uri: weights.uri.clone(),
-        config: weights.config.as_deref().map(file_uri),
-        sha256: weights.sha256.clone(),
-        vae: None,
-        adapters: Vec::new(),
-    }
+    let (uri, config, sha256) = match weights {
+        Weights::Files(WeightFiles { uri, config, sha256, .. }) => (uri.clone(), config.as_deref().map(file_uri), sha256.clone()),
+        // What is behind a digest was checked against what was declared when it came in.
+        Weights::Content { digest } => (format!("{CONTENT_SCHEME}{digest}"), None, None),
+    };
+    ModelSource { id: model.model_id.clone(), uri, config, sha256, vae: None, adapters: Vec::new() }
 }
 
 #[cfg(test)]
@@ -101,6 +112,18 @@ mod tests {
         {
             assert!(resolve(name).is_err_and(|text| text.contains(reason)), "{name}");
         }
+    }
+
+    #[test]
+    fn what_was_imported_is_named_by_its_digest() {
+        let imported = |model: Model, digest: &str| Model { weights: Ok(Weights::Content { digest: digest.repeat(64) }), ..model };
+        let catalog = snapshot([imported(model("demo"), "a"), imported(lora("ink"), "b"), lora("oil")]);
+        let mut request = ImageRequest::text_to_image("demo", "a red circle");
+        request.adapters = ["ink", "oil"].map(|name| AdapterUse { model: name.to_owned(), scale: 1.0 }).into();
+        let sources = resolve(&catalog, &catalog.models["demo"], &request).unwrap();
+        assert_eq!(sources.model.uri, format!("content:{}", "a".repeat(64)));
+        assert_eq!(sources.contents.into_iter().collect::<Vec<_>>(), ["a".repeat(64), "b".repeat(64)]);
+        assert_eq!(sources.paths, [PathBuf::from("/adapters/oil.safetensors")]);
     }
 
     #[test]

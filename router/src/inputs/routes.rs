@@ -13,7 +13,7 @@ use axum::routing::get;
 use serde::Deserialize;
 
 use super::FolderInputs;
-use super::folder::InputName;
+use crate::sha256_name::Sha256Name;
 
 /// The one route of inputs, as axum spells it.
 pub const INPUT_ROUTE: &str = "/inputs/{sha256}";
@@ -35,7 +35,7 @@ async fn get_input(
     Path(sha256): Path<String>,
     query: Result<Query<GetQuery>, QueryRejection>,
 ) -> Response {
-    let (Some(name), Ok(Query(GetQuery { expires: Some(expires), signature: Some(signature) }))) = (InputName::parse(&sha256), query)
+    let (Some(name), Ok(Query(GetQuery { expires: Some(expires), signature: Some(signature) }))) = (Sha256Name::parse(&sha256), query)
     else {
         return answer(StatusCode::FORBIDDEN, "this URL is not signed for reading");
     };

@@ -7,9 +7,9 @@ use std::time::{Duration, SystemTime};
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use super::folder::InputName;
 use super::{InputError, InputStore};
 use crate::s3::{AnsweredAs, Audience, Bucket};
+use crate::sha256_name::Sha256Name;
 
 /// Folder of inputs below the bucket's prefix.
 const FOLDER: &str = "inputs/";
@@ -44,13 +44,13 @@ fn is_older(modified: SystemTime, retention: Duration) -> bool {
 impl InputStore for S3Inputs {
     /// Put again even if it is there: its time of retention begins anew.
     async fn put(&self, bytes: Bytes) -> Result<String, InputError> {
-        let sha256 = InputName::of(&bytes).text();
+        let sha256 = Sha256Name::of(&bytes).text();
         self.bucket.write(&path(&sha256), ANSWER.media_type, bytes).await?;
         Ok(sha256)
     }
 
     async fn signed_get_url(&self, _base: &str, sha256: &str, expires: SystemTime) -> Result<String, InputError> {
-        let name = InputName::parse(sha256).unwrap_or(InputName::NOTHING);
+        let name = Sha256Name::parse(sha256).unwrap_or(Sha256Name::NOTHING);
         Ok(self.bucket.signed_get(Audience::Replicas, &path(&name.text()), ANSWER, expires).await?)
     }
 

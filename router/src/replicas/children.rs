@@ -31,8 +31,17 @@ pub struct ChildSettings {
     pub token: String,
     /// The weights that images are checked with; without them replicas check none.
     pub safety_checker: Option<PathBuf>,
+    /// Where replicas keep content that they have fetched; they share it, and it outlives them.
+    pub content_cache: Option<ContentCache>,
     /// Replaces every set's own.
     pub idle_after: Option<Duration>,
+}
+
+/// A folder and how much may be in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ContentCache {
+    pub folder: PathBuf,
+    pub limit_bytes: u64,
 }
 
 impl std::fmt::Debug for ChildSettings {
@@ -295,7 +304,8 @@ mod tests {
         // By a process of its own: were the program ever open for writing in this one, a child that another test forks meanwhile would hold
         // it open, too, and the program could not be run ("text file busy").
         assert!(std::process::Command::new("install").args(["-m", "755"]).args([&draft, &program]).status().unwrap().success());
-        let settings = ChildSettings { program, token: "token".to_owned(), safety_checker: None, idle_after: Some(idle_after) };
+        let settings =
+            ChildSettings { program, token: "token".to_owned(), safety_checker: None, content_cache: None, idle_after: Some(idle_after) };
         Fixture { folder, children: ChildProcesses::new(settings, Arc::new(Metrics::default())) }
     }
 

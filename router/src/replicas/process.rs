@@ -11,11 +11,11 @@ use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
 use tokio::time::timeout;
 
 use super::bounded_lines::next_line;
-use super::{ChildSettings, Endpoint, ReplicaError};
+use super::{ChildSettings, ContentCache, Endpoint, ReplicaError};
 use crate::s3;
 
-/// What the router's environment may hold and no replica may: replicas parse weights that strangers made.
-const SECRET_VARIABLES: [&str; 5] =
+/// What the router's environment may hold and no child may: replicas and imports parse weights that strangers made.
+pub(crate) const SECRET_VARIABLES: [&str; 5] =
     ["EMULSION_DATABASE_URL", "EMULSION_INSTALLATION_TOKEN", s3::ACCESS_KEY_ID, s3::SECRET_ACCESS_KEY, s3::SESSION_TOKEN];
 /// From the start of the process until it must have said where it listens.
 const LISTEN_DEADLINE: Duration = Duration::from_secs(60);
@@ -34,7 +34,7 @@ pub(super) struct Process {
 impl Process {
     /// Starts `program` and waits until it listens. `name` stands before its lines in the log.
     pub(super) async fn start(
-        ChildSettings { program, token, safety_checker, .. }: &ChildSettings,
+        ChildSettings { program, token, safety_checker, content_cache, .. }: &ChildSettings,
         model_roots: &[PathBuf],
         name: &str,
     ) -> Result<Self, ReplicaError> {
@@ -43,7 +43,7 @@ impl Process {
             command.env_remove(variable);
         }
         let mut child = command
-            .args(arguments(model_roots, safety_checker.as_deref()))
+            .args(arguments(model_roots, safety_checker.as_deref(), content_cache.as_ref()))
             .env(TOKEN_VARIABLE, token)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -90,8 +90,14 @@ impl Process {
     }
 }
 
-fn arguments(model_roots: &[PathBuf], safety_checker: Option<&Path>) -> Vec<OsString> {
+fn arguments(model_roots: &[PathBuf], safety_checker: Option<&Path>, content_cache: Option<&ContentCache>) -> Vec<OsString> {
     let mut arguments: Vec<OsString> = ["serve", "--listen", "127.0.0.1:0", "--exit-with-parent"].map(OsString::from).into();
+    if let Some(ContentCache { folder, limit_bytes }) = content_cache {
+        arguments.push("--content-cache".into());
+        arguments.push(folder.into());
+        arguments.push("--content-cache-bytes".into());
+        arguments.push(limit_bytes.to_string().into());
+    }
     for root in model_roots {
         arguments.push("--model-root".into());
         arguments.push(root.into());
@@ -152,7 +158,7 @@ mod tests {
     }
 
     fn settings(program: PathBuf) -> ChildSettings {
-        ChildSettings { program, token: "secret".to_owned(), safety_checker: None, idle_after: None }
+        ChildSettings { program, token: "secret".to_owned(), safety_checker: None, content_cache: None, idle_after: None }
     }
 
     async fn start(text: &str) -> Result<Process, ReplicaError> {

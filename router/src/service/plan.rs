@@ -37,8 +37,7 @@ pub(super) fn callable_model<'a>(
         return Err(Refusal::NotSupported { feature: format!("the model {model_id} in the plan {}", caller.plan) });
     }
     let not_ready = |reason: String| Refusal::ModelNotReady { model: model_id.to_owned(), reason };
-    // Where exactly weights were looked for is the administrator's business and stands in the log.
-    model.weights.as_ref().map_err(|_| not_ready("its weights are not there; the administrator's log says why".to_owned()))?;
+    model.weights.as_ref().map_err(|reason| not_ready(why_not_there(model, reason)))?;
     catalog.replica_set(model, plan.pool.as_deref()).map_err(not_ready)?;
     if let Some(vae) = catalog.declared_vae(model).map_err(not_ready)?
         && vae.weights.is_err()
@@ -50,6 +49,11 @@ pub(super) fn callable_model<'a>(
         return Err(not_ready(format!("the weights of its adapter {} are not there; the administrator's log says why", adapter.model_id)));
     }
     Ok(model)
+}
+
+/// Where exactly weights were looked for on this machine is the administrator's business and stands in the log; how an import stands is not.
+fn why_not_there(model: &Model, reason: &str) -> String {
+    if model.import.is_some() { reason.to_owned() } else { "its weights are not there; the administrator's log says why".to_owned() }
 }
 
 /// Whether the caller may use every adapter and embedding that the request names, with this model.
@@ -65,7 +69,7 @@ pub(super) fn check_adapters(catalog: &Snapshot, caller: &Caller, model: &Model,
         })?;
         expect_kind(adapter, kind)?;
         if adapter.weights.is_err() {
-            let reason = "its file is not there; the administrator's log says why".to_owned();
+            let reason = adapter.weights.as_ref().err().map_or_else(String::new, |reason| why_not_there(adapter, reason));
             return Err(Refusal::ModelNotReady { model: name.clone(), reason });
         }
         if let (Some(own), Some(family)) = (adapter.family, model.family)

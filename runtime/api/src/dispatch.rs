@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::ImageRequest;
+use crate::{ContentSource, ImageRequest};
 
 /// One generation, sent to one replica. Everything the replica needs is inside; it holds no secrets of its own.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -17,6 +17,9 @@ pub struct Dispatch {
     /// Where each adapter and embedding that the request names is.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub adapters: Vec<ModelSource>,
+    /// Where the content of each `content:` URI is.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub contents: Vec<ContentSource>,
     /// One target per sample, in order.
     pub outputs: Vec<OutputTarget>,
     /// Milliseconds the replica may spend, queueing and loading included, before it gives the generation up.
@@ -36,7 +39,7 @@ pub struct ModelSource {
     /// The API's name of the model, for messages and metrics.
     pub id: String,
     /// `file://` URI of a folder in diffusers' layout, or of one file for a checkpoint, an adapter or an embedding, below one of the replica's
-    /// `--model-root`s.
+    /// `--model-root`s; or `content:` and the digest of what was imported.
     pub uri: String,
     /// Of a model that is one file: `file://` URI of a folder whose configurations and tokenizers replace the built-in ones.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -57,7 +60,7 @@ pub struct ModelSource {
 pub struct VaeSource {
     /// The API's name of it, for messages.
     pub id: String,
-    /// `file://` URI of its file, below one of the replica's `--model-root`s.
+    /// `file://` URI of its file, below one of the replica's `--model-root`s, or `content:` and the digest of what was imported.
     pub uri: String,
     /// sha256 that it must have, in hex, where one was declared.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -69,7 +72,7 @@ pub struct VaeSource {
 pub struct AdapterSource {
     /// The API's name of the adapter, for messages.
     pub id: String,
-    /// `file://` URI of its file, below one of the replica's `--model-root`s.
+    /// `file://` URI of its file, below one of the replica's `--model-root`s, or `content:` and the digest of what was imported.
     pub uri: String,
     /// sha256 that it must have, in hex, where one was declared.
     #[serde(default, skip_serializing_if = "Option::is_none")]

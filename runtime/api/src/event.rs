@@ -42,6 +42,9 @@ pub enum Event {
 pub struct Timings {
     /// Waiting in the replica's queue.
     pub queue_ms: u64,
+    /// Bringing imported weights from the content store to the replica's disk; 0 when they were there.
+    #[serde(default)]
+    pub fetch_ms: u64,
     /// Reading weights; 0 when they were resident.
     pub load_ms: u64,
     pub encode_ms: u64,
@@ -61,6 +64,8 @@ pub enum WeightsTier {
     Device,
     /// Read from a local disk.
     Disk,
+    /// Brought from the content store first.
+    ContentStore,
 }
 
 /// Why a generation ended without its images.

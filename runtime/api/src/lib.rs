@@ -13,14 +13,24 @@
 //!
 //! Closing the event stream cancels the generation at its next step: a replica never works for a router that is gone.
 
+mod content;
 mod dispatch;
 mod event;
+mod import;
 mod output;
 mod request;
 mod state;
 
+pub use content::{
+    CHUNK_BYTES, CONTENT_SCHEME, ContentFile, ContentListing, ContentManifest, ContentSource, FILES_LIMIT, MANIFEST_LIMIT_BYTES,
+    ManifestError,
+};
 pub use dispatch::{AdapterSource, Dispatch, InputSource, ModelSource, OutputTarget, VaeSource};
 pub use event::{Event, Failure, FailureReason, Timings, WeightsTier};
+pub use import::{
+    CHUNKS_ASKED_LIMIT, CHUNKS_PATH, ChunkAsked, ChunkPlace, ChunksAsked, IMPORT_CONFIG_VARIABLE, IMPORT_SOURCE_VARIABLE,
+    IMPORT_TOKEN_VARIABLE, ImportResult, Imported, MANIFEST_PATH, PROGRESS_PREFIX, Published,
+};
 pub use output::{OutputFormat, SafetyStyle};
 pub use request::{AdapterUse, ImageRequest, Margins, PromptSyntax, Task};
 pub use state::{ReplicaState, ResidentModel};

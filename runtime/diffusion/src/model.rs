@@ -18,7 +18,8 @@ mod replacement;
 mod sources;
 
 use std::cell::RefCell;
-use std::path::Path;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -27,6 +28,7 @@ use serde_json::{Map, Value};
 
 pub use error::ModelError;
 pub use expectation::{Expectation, ExpectedLayout, ExpectedPart, ExpectedTensor, MemoryBytes};
+pub use files::FilesDigest;
 pub use inspection::{ComponentInspection, Inspection, TensorInspection};
 pub use origin::ModelFiles;
 
@@ -242,16 +244,37 @@ impl ModelFolder {
         }
         let digest = match self.origin.only_file() {
             Some(file) => sha256_of_file(file)?,
-            None => {
-                let own = |part: &'_ OpenPart| {
-                    let replacement = self.replacements.iter().find(|replacement| replacement.part == part.part.folder);
-                    replacement.map_or_else(|| part.index().files().to_vec(), |replacement| replacement.own.clone())
-                };
-                let weights = self.parts.iter().flat_map(own);
-                files::digest(&self.origin.folder, self.spec.as_ref(), weights)?
-            }
+            None => files::digest(&self.origin.folder, &self.deciding_paths())?,
         };
         Ok(self.digest.get_or_init(|| digest).clone())
+    }
+
+    /// The files that [`Self::files_digest`] is of, in its order; see [`FilesDigest`].
+    pub fn deciding_files(&self) -> Vec<PathBuf> {
+        self.deciding_paths().into_iter().collect()
+    }
+
+    fn deciding_paths(&self) -> BTreeSet<PathBuf> {
+        let own = |part: &'_ OpenPart| {
+            let replacement = self.replacements.iter().find(|replacement| replacement.part == part.part.folder);
+            replacement.map_or_else(|| part.index().files().to_vec(), |replacement| replacement.own.clone())
+        };
+        files::deciding(&self.origin.folder, self.spec.as_ref(), self.parts.iter().flat_map(own))
+    }
+
+    /// The family's name, as manifests spell it.
+    pub fn family(&self) -> &'static str {
+        self.spec.family()
+    }
+
+    /// The class of its own sampler.
+    pub fn own_sampler(&self) -> Option<&str> {
+        self.scheduler.value("_class_name").and_then(Value::as_str)
+    }
+
+    /// Tensors of all parts.
+    pub fn tensors(&self) -> usize {
+        self.parts.iter().map(|part| part.index().len()).sum()
     }
 
     /// Bytes of all weights, as stored.

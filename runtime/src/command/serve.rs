@@ -1,6 +1,6 @@
 //! `serve`: the replica behind HTTP, until it is asked to stop.
 
-use std::io::{Read, Write};
+use std::io::Write;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -15,7 +15,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 
 use super::compute::ComputeArguments;
-use super::logging;
+use super::{logging, parent};
+use crate::content::ContentCache;
 use crate::http::{Token, app};
 use crate::request;
 use crate::safety::SafetyChecker;
@@ -32,8 +33,14 @@ pub struct Serve {
     #[arg(long, env = "EMULSION_LISTEN", default_value = "127.0.0.1:0")]
     listen: SocketAddr,
     /// Folder below which models may lie; may be given more than once.
-    #[arg(long = "model-root", env = "EMULSION_MODEL_ROOTS", value_delimiter = ',', required = true)]
+    #[arg(long = "model-root", env = "EMULSION_MODEL_ROOTS", value_delimiter = ',', required_unless_present = "content_cache")]
     model_roots: Vec<PathBuf>,
+    /// Folder for imported models, which several replicas of a machine may share; without it, requests for them are refused.
+    #[arg(long, env = "EMULSION_CONTENT_CACHE", value_name = "FOLDER")]
+    content_cache: Option<PathBuf>,
+    /// Bytes of imported models that may be in it; the least recently used go first.
+    #[arg(long, env = "EMULSION_CONTENT_CACHE_BYTES", default_value_t = 64 << 30, value_name = "BYTES")]
+    content_cache_bytes: u64,
     /// File with the safety checker's weights, as `make safety-checker` makes it; without it, requests for checked images are refused.
     #[arg(long, env = "EMULSION_SAFETY_CHECKER")]
     safety_checker: Option<PathBuf>,
@@ -89,7 +96,7 @@ impl Serve {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
         logging::start("info");
         if self.exit_with_parent {
-            exit_with_parent().context("start the thread that watches standard input")?;
+            parent::exit_with_it().context("start the thread that watches standard input")?;
         }
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().context("start tokio")?;
         let code = runtime.block_on(self.serve());
@@ -105,7 +112,9 @@ impl Serve {
         let of_gpu = gpu::memory_bytes(engine.device());
         tracing::info!(device = ?engine.device().location(), gpu_memory_bytes = of_gpu, "computing");
         let safety_checker = self.safety_checker.as_deref().map(SafetyChecker::open).transpose()?;
-        let (replica, stopped) = Replica::start(engine, roots, safety_checker, self.limits(of_gpu)?, &tokio::runtime::Handle::current())?;
+        let content = self.content_cache.as_deref().map(|folder| ContentCache::open(folder, self.content_cache_bytes)).transpose()?;
+        let (replica, stopped) =
+            Replica::start(engine, roots, content, safety_checker, self.limits(of_gpu)?, &tokio::runtime::Handle::current())?;
         let replica = Arc::new(replica);
         let listener = TcpListener::bind(self.listen).await.with_context(|| format!("listen on {}", self.listen))?;
         let address = listener.local_addr().context("read the address")?;
@@ -201,21 +210,4 @@ async fn drain(replica: &Replica, bound: Duration, close: oneshot::Sender<()>, s
         Ok(()) => tracing::info!("drained"),
         Err(_) => tracing::warn!("draining took too long; what is left is given up"),
     }
-}
-
-/// Standard input is a pipe whose other end the parent holds. The system closes it however the parent ends, so no replica outlives its router.
-fn exit_with_parent() -> std::io::Result<()> {
-    let watch = || {
-        let mut stdin = std::io::stdin().lock();
-        let mut ignored = [0; 256];
-        loop {
-            match stdin.read(&mut ignored) {
-                Ok(0) => break,
-                Err(error) if error.kind() != std::io::ErrorKind::Interrupted => break,
-                Ok(_) | Err(_) => {}
-            }
-        }
-        std::process::exit(0);
-    };
-    std::thread::Builder::new().name("parent".to_owned()).spawn(watch).map(drop)
 }

@@ -7,7 +7,9 @@ use runtime_api::{Dispatch, Event, Failure, FailureReason, Timings};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 
 use super::feed::Teller;
+use super::opening::Opened;
 use crate::canvas::Canvas;
+use crate::content::ContentLease;
 use crate::engine::{AdapterUse, EngineError, NamedEmbedding};
 use crate::metrics::Metrics;
 use crate::residency::ModelKey;
@@ -29,6 +31,10 @@ pub(super) struct Generation {
     pub(super) seed: u64,
     pub(super) accepted: Instant,
     pub(super) deadline: Instant,
+    /// Keeps what was imported on the disk.
+    pub(super) content: Vec<ContentLease>,
+    /// How long it took to bring that there; `None` where it was.
+    pub(super) fetched: Option<Duration>,
     /// How long it waited for weights; `None` while they are resident from the start.
     pub(super) waited_for_weights: Option<Duration>,
     /// Generations that were started before it, though they came later, while its model waited for room.
@@ -36,6 +42,40 @@ pub(super) struct Generation {
     pub(super) ending: Ending,
     /// Its place in the queue, given back when it starts.
     pub(super) place: Option<OwnedSemaphorePermit>,
+}
+
+/// What is known of a generation before anything that it names was found.
+#[derive(Debug)]
+pub(super) struct Arrival {
+    pub(super) seed: u64,
+    pub(super) accepted: Instant,
+    pub(super) deadline: Instant,
+    pub(super) ending: Ending,
+    pub(super) place: OwnedSemaphorePermit,
+}
+
+impl Arrival {
+    pub(super) fn generation(self, opened: Opened) -> Box<Generation> {
+        let Self { seed, accepted, deadline, ending, place } = self;
+        let Opened { dispatch, key, embeddings, adapters } = opened;
+        Box::new(Generation {
+            dispatch,
+            key,
+            embeddings,
+            adapters,
+            canvas: None,
+            infotexts: Vec::new(),
+            seed,
+            accepted,
+            deadline,
+            content: Vec::new(),
+            fetched: None,
+            waited_for_weights: None,
+            passed_over: 0,
+            ending,
+            place: Some(place),
+        })
+    }
 }
 
 impl Generation {
@@ -99,6 +139,11 @@ impl Ending {
 
     pub(super) fn failed(mut self, reason: FailureReason, message: String) {
         self.end(Some(reason), Event::Failed(Failure { reason, message }));
+    }
+
+    /// Ends without a word: the caller is told otherwise.
+    pub(super) fn dismiss(mut self) {
+        drop(self.teller.take());
     }
 
     pub(super) fn failed_in_engine(self, error: EngineError) {

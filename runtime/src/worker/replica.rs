@@ -12,12 +12,13 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 use super::device::{DeviceThread, Exit, Message};
 use super::feed::{Feed, feed};
 use super::finishing::Finisher;
-use super::generation::{Ending, Generation, Presence};
+use super::generation::{Arrival, Ending, Generation, Presence};
+use super::opening::{Opening, failure};
 use super::preparing::Preparation;
 use super::{Limits, MAX_DEADLINE, loader};
-use crate::adapters::{AdapterSourceError, Adapters};
-use crate::embeddings::{EmbeddingSourceError, Embeddings};
-use crate::engine::{AdapterUse, Engine, NamedEmbedding};
+use crate::adapters::Adapters;
+use crate::content::ContentCache;
+use crate::engine::Engine;
 use crate::input::Fetcher;
 use crate::metrics::Metrics;
 use crate::picture::check_text;
@@ -103,16 +104,29 @@ pub enum Stopped {
     Broken,
 }
 
-/// Opens what a dispatch names.
-type OpenAdapters = dyn Fn(&Dispatch, &ModelRoots) -> Result<Vec<AdapterUse>, AdapterSourceError> + Send + Sync;
+/// The way to the device.
+struct Queue {
+    preparation: Preparation,
+    submit: Arc<dyn Fn(Box<Generation>) -> bool + Send + Sync>,
+}
+
+impl Queue {
+    /// A generation that cannot be delivered is dropped, and says so through its feed.
+    fn prepare(self, generation: Box<Generation>) {
+        let Self { preparation, submit } = self;
+        if generation.dispatch.inputs.is_empty() {
+            submit(generation);
+        } else {
+            tokio::spawn(async move { preparation.prepare(generation).await.map(|generation| submit(generation)) });
+        }
+    }
+}
 
 /// A running replica. Stops its threads when dropped.
 pub struct Replica {
     shared: Arc<Shared>,
-    roots: ModelRoots,
+    opening: Opening,
     preparation: Preparation,
-    embeddings: Embeddings,
-    adapters: Arc<OpenAdapters>,
     submit: Arc<dyn Fn(Box<Generation>) -> bool + Send + Sync>,
     stop: Box<dyn Fn() + Send + Sync>,
     threads: Mutex<Vec<JoinHandle<()>>>,
@@ -120,18 +134,20 @@ pub struct Replica {
 
 impl std::fmt::Debug for Replica {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("Replica").field("shared", &self.shared).field("roots", &self.roots).finish_non_exhaustive()
+        formatter.debug_struct("Replica").field("shared", &self.shared).field("opening", &self.opening).finish_non_exhaustive()
     }
 }
 
 impl Replica {
-    /// Starts the threads. The receiver hears when the device thread ends. Without a `safety_checker`, requests that ask for one are refused.
+    /// Starts the threads. The receiver hears when the device thread ends. Without a `safety_checker`, requests that ask for one are refused,
+    /// without `content` those for imported models.
     ///
     /// # Errors
     /// [`StartError`] if the system refuses a thread.
     pub fn start<E: Engine>(
         engine: E,
         roots: ModelRoots,
+        content: Option<ContentCache>,
         safety_checker: Option<SafetyChecker>,
         limits: Limits,
         runtime: &Handle,
@@ -170,10 +186,8 @@ impl Replica {
         let stop = post.clone();
         let replica = Self {
             shared,
-            roots,
+            opening: Opening::new(roots, content, Arc::new(move |dispatch, roots| adapters.open(dispatch, roots))),
             preparation: Preparation::new(Fetcher::new()?, limits.request),
-            embeddings: Embeddings::default(),
-            adapters: Arc::new(move |dispatch, roots| adapters.open(dispatch, roots)),
             submit: Arc::new(move |generation| post.send(Message::Submitted(generation)).is_ok()),
             stop: Box::new(move || drop(stop.send(Message::Stop))),
             threads: Mutex::new(vec![device, loader]),
@@ -198,85 +212,32 @@ impl Replica {
         check(&dispatch, &self.shared).map_err(|message| failure(FailureReason::InvalidRequest, message))?;
         let accepted = Instant::now();
         let deadline = accepted + Duration::from_millis(dispatch.deadline_ms).min(MAX_DEADLINE);
-        let (roots, source) = (self.roots.clone(), dispatch.model.clone());
-        let located = tokio::task::spawn_blocking(move || roots.locate(&source)).await;
-        let key = match located {
-            Ok(located) => located.map_err(|error| failure(FailureReason::InvalidModel, error.to_string()))?,
-            Err(_) => return Err(failure(FailureReason::Internal, "looking for the model panicked".to_owned())),
-        };
-        let (dispatch, embeddings) = self.open_embeddings(dispatch).await?;
-        let (dispatch, adapters) = self.open_adapters(dispatch).await?;
         let (teller, feed) = feed();
         // Told here, as the device thread may be within a long evaluation. Its own place is not ahead of it.
-        teller.tell(Event::Queued { ahead: self.shared.queued().saturating_sub(1) });
-        let generation = Box::new(Generation {
-            dispatch,
-            key,
-            embeddings,
-            adapters,
-            canvas: None,
-            infotexts: Vec::new(),
-            seed: rand::random(),
-            accepted,
-            deadline,
-            waited_for_weights: None,
-            passed_over: 0,
-            ending: Ending::new(teller, Arc::clone(&self.shared.metrics), presence),
-            place: Some(place),
-        });
-        // A generation that cannot be delivered is dropped, and says so through its feed.
-        if generation.dispatch.inputs.is_empty() {
-            (self.submit)(generation);
+        let ahead = self.shared.queued().saturating_sub(1);
+        let ending = Ending::new(teller, Arc::clone(&self.shared.metrics), presence);
+        let arrival = Arrival { seed: rand::random(), accepted, deadline, ending, place };
+        if dispatch.contents.is_empty() {
+            let opened = match self.opening.open(dispatch).await {
+                Ok(opened) => opened,
+                Err(refusal) => {
+                    // Answered at the door, where it is counted.
+                    arrival.ending.dismiss();
+                    return Err(refusal);
+                }
+            };
+            arrival.ending.tell(Event::Queued { ahead });
+            self.queue().prepare(arrival.generation(opened));
         } else {
-            let (preparation, submit) = (self.preparation.clone(), Arc::clone(&self.submit));
-            tokio::spawn(async move { preparation.prepare(generation).await.map(|generation| submit(generation)) });
+            arrival.ending.tell(Event::Queued { ahead });
+            let (opening, queue) = (self.opening.clone(), self.queue());
+            tokio::spawn(async move { opening.bring(dispatch, arrival).await.map(|generation| queue.prepare(generation)) });
         }
         Ok(feed)
     }
 
-    /// Hands `dispatch` back with the embeddings that it names.
-    async fn open_embeddings(&self, dispatch: Dispatch) -> Result<(Dispatch, Vec<NamedEmbedding>), Failure> {
-        if dispatch.request.embeddings.is_empty() {
-            return Ok((dispatch, Vec::new()));
-        }
-        let (embeddings, roots) = (self.embeddings.clone(), self.roots.clone());
-        let open = move || {
-            let opened = embeddings.open(&dispatch, &roots);
-            (dispatch, opened)
-        };
-        match tokio::task::spawn_blocking(open).await {
-            Ok((dispatch, Ok(opened))) => Ok((dispatch, opened)),
-            Ok((_, Err(error @ EmbeddingSourceError::Missing { .. }))) => Err(failure(FailureReason::InvalidRequest, error.to_string())),
-            Ok((_, Err(error))) => Err(failure(FailureReason::InvalidModel, error.to_string())),
-            Err(_) => {
-                Err(failure(FailureReason::InvalidModel, "reading the embeddings panicked; their files are not what they claim".to_owned()))
-            }
-        }
-    }
-
-    /// Hands `dispatch` back with the adapters that it names.
-    async fn open_adapters(&self, dispatch: Dispatch) -> Result<(Dispatch, Vec<AdapterUse>), Failure> {
-        if dispatch.request.adapters.is_empty() {
-            return Ok((dispatch, Vec::new()));
-        }
-        let (open, roots) = (Arc::clone(&self.adapters), self.roots.clone());
-        let opened = tokio::task::spawn_blocking(move || {
-            let opened = open(&dispatch, &roots);
-            (dispatch, opened)
-        });
-        let Ok((dispatch, opened)) = opened.await else {
-            let message = "reading the adapters panicked; their files are not what they claim";
-            return Err(failure(FailureReason::InvalidRequest, message.to_owned()));
-        };
-        let adapters = opened.map_err(|error| {
-            let reason = match error {
-                AdapterSourceError::Missing { .. } | AdapterSourceError::Refused { .. } => FailureReason::InvalidRequest,
-                AdapterSourceError::Busy { .. } => FailureReason::Busy,
-                AdapterSourceError::Engine { .. } => FailureReason::Internal,
-            };
-            failure(reason, error.to_string())
-        })?;
-        Ok((dispatch, adapters))
+    fn queue(&self) -> Queue {
+        Queue { preparation: self.preparation.clone(), submit: Arc::clone(&self.submit) }
     }
 
     fn enter(&self) -> Result<OwnedSemaphorePermit, Failure> {
@@ -373,10 +334,6 @@ fn check_inputs(dispatch: &Dispatch) -> Result<(), String> {
         return Err(format!("{} inputs for a request that names {}", dispatch.inputs.len(), named.len()));
     }
     dispatch.inputs.iter().try_for_each(Fetcher::check).map_err(|error| error.to_string())
-}
-
-fn failure(reason: FailureReason, message: String) -> Failure {
-    Failure { reason, message }
 }
 
 fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, StartError> {

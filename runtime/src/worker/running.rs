@@ -73,15 +73,22 @@ impl<E: Engine> Running<E> {
     pub(super) fn timings(&self, now: Instant) -> Timings {
         let waited = self.started.saturating_duration_since(self.generation.accepted);
         let loaded = self.generation.waited_for_weights.unwrap_or_default();
+        let fetched = self.generation.fetched.unwrap_or_default();
         let made = now.saturating_duration_since(self.started);
+        let weights_from = match (self.generation.fetched, self.generation.waited_for_weights) {
+            (Some(_), _) => WeightsTier::ContentStore,
+            (None, Some(_)) => WeightsTier::Disk,
+            (None, None) => WeightsTier::Device,
+        };
         Timings {
-            queue_ms: milliseconds(waited.saturating_sub(loaded)),
+            queue_ms: milliseconds(waited.saturating_sub(loaded + fetched)),
+            fetch_ms: milliseconds(fetched),
             load_ms: milliseconds(loaded),
             encode_ms: milliseconds(self.encode),
             denoise_ms: milliseconds(made.saturating_sub(self.encode + self.decode)),
             decode_ms: milliseconds(self.decode),
             upload_ms: 0,
-            weights_from: if self.generation.waited_for_weights.is_some() { WeightsTier::Disk } else { WeightsTier::Device },
+            weights_from,
         }
     }
 }

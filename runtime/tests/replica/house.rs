@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
+use runtime::content::ContentCache;
 use runtime::engine::Engine;
 use runtime::http::{Token, app};
 use runtime::safety::SafetyChecker;
@@ -16,6 +17,8 @@ use tokio::sync::oneshot;
 use crate::puppet::{GOOD, Gate, Puppet};
 use crate::storage::Storage;
 
+/// Room for two of the tests' imported models, and not for three.
+pub(crate) const CONTENT_CACHE_BYTES: u64 = 40 << 20;
 pub(crate) const TOKEN: &str = "let-me-in";
 /// Longer than any test on any machine; reached only by a test that fails.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
@@ -26,6 +29,8 @@ pub(crate) struct House {
     pub(crate) storage: Storage,
     pub(crate) gate: Arc<Gate>,
     pub(crate) models: tempfile::TempDir,
+    /// Of imported models.
+    pub(crate) cache: Arc<tempfile::TempDir>,
     address: String,
     client: reqwest::Client,
 }
@@ -56,16 +61,36 @@ impl House {
         limits: Limits,
         safety_checker: Option<SafetyChecker>,
     ) -> Self {
+        Self::with_cache(engine, gate, limits, safety_checker, Arc::new(tempfile::tempdir().unwrap())).await
+    }
+
+    /// Another replica of the machine that `neighbour` is on.
+    pub(crate) async fn beside(neighbour: &Self) -> Self {
+        let gate = Gate::closed();
+        gate.open();
+        let engine = Puppet { gate: Arc::clone(&gate) };
+        Self::with_cache(engine, gate, Limits::default(), None, Arc::clone(&neighbour.cache)).await
+    }
+
+    async fn with_cache<E: Engine>(
+        engine: E,
+        gate: Arc<Gate>,
+        limits: Limits,
+        safety_checker: Option<SafetyChecker>,
+        cache: Arc<tempfile::TempDir>,
+    ) -> Self {
         let models = tempfile::tempdir().unwrap();
         let roots = ModelRoots::resolve(&[models.path().to_owned()]).unwrap();
-        let (replica, stopped) = Replica::start(engine, roots, safety_checker, limits, &tokio::runtime::Handle::current()).unwrap();
+        let content = Some(ContentCache::open(cache.path(), CONTENT_CACHE_BYTES).unwrap());
+        let (replica, stopped) =
+            Replica::start(engine, roots, content, safety_checker, limits, &tokio::runtime::Handle::current()).unwrap();
         let replica = Arc::new(replica);
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = format!("http://{}", listener.local_addr().unwrap());
         let app = app(Arc::clone(&replica), Some(Token::new(TOKEN)));
         tokio::spawn(async move { axum::serve(listener, app).await });
         let client = reqwest::Client::new();
-        Self { replica, stopped: Some(stopped), storage: Storage::start().await, gate, models, address, client }
+        Self { replica, stopped: Some(stopped), storage: Storage::start().await, gate, models, cache, address, client }
     }
 
     pub(crate) fn add_model(&self, name: &str, weights: &str) {
@@ -95,6 +120,7 @@ impl House {
             model: self.source("demo"),
             inputs: Vec::new(),
             adapters: Vec::new(),
+            contents: Vec::new(),
             request,
             outputs: vec![self.storage.target(name)],
             deadline_ms: PATIENCE.as_millis() as u64,

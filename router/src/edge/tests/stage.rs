@@ -133,7 +133,11 @@ impl Stage {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let base = format!("http://{}", listener.local_addr().unwrap());
         let dispatcher = Dispatcher::new(
-            DispatchSettings { hold_deadline: PATIENCE, store_base: base.clone() },
+            DispatchSettings {
+                hold_deadline: PATIENCE,
+                store_base: base.clone(),
+                content: crate::content::ContentLinks::new(crate::outputs::Secret::from_bytes([5; 32])),
+            },
             store,
             outputs,
             inputs,

@@ -176,7 +176,11 @@ impl House {
         let replicas = Arc::new(FakeReplicas { base_url, ready: watch::Sender::new(true), condemned: Arc::default() });
         let catalog = Arc::new(FixedCatalog(watch::Sender::new(Arc::new(declared("720h")))));
         let dispatcher = Dispatcher::new(
-            DispatchSettings { hold_deadline, store_base },
+            DispatchSettings {
+                hold_deadline,
+                store_base,
+                content: crate::content::ContentLinks::new(crate::outputs::Secret::from_bytes([5; 32])),
+            },
             Arc::clone(&store),
             outputs as Arc<dyn OutputStore>,
             inputs,

@@ -65,6 +65,16 @@ impl AdapterFile {
         Ok(Self { path: path.to_path_buf(), weights, modules, record, family })
     }
 
+    /// The family it was made for, where names or shapes say so.
+    pub fn family(&self) -> Option<&'static str> {
+        self.family
+    }
+
+    /// Its tensors, and their bytes as stored.
+    pub fn size(&self) -> (usize, u64) {
+        (self.weights.index().len(), self.weights.index().bytes())
+    }
+
     /// The sha256 of the file, in hex. Reads everything.
     ///
     /// # Errors

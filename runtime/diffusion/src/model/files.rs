@@ -25,16 +25,43 @@ fn configuration_files(spec: &dyn ModelSpec) -> Vec<String> {
 /// How much of a file is in memory at once.
 const CHUNK_BYTES: usize = 1 << 20;
 
-/// SHA-256 in hex over name, length and content of every file, in the order of the names.
-pub(super) fn digest(folder: &Path, spec: &dyn ModelSpec, weights: impl Iterator<Item = PathBuf>) -> Result<String, ModelError> {
+/// The files that decide an image, in the order of their names.
+pub(super) fn deciding(folder: &Path, spec: &dyn ModelSpec, weights: impl Iterator<Item = PathBuf>) -> BTreeSet<PathBuf> {
     let configurations = configuration_files(spec).into_iter().map(|name| folder.join(name)).filter(|path| path.is_file());
-    let files: BTreeSet<PathBuf> = configurations.chain(weights).collect();
-    let mut hasher = Sha256::new();
+    configurations.chain(weights).collect()
+}
+
+/// SHA-256 in hex over name, length and content of every file, in the order of the names.
+pub(super) fn digest(folder: &Path, files: &BTreeSet<PathBuf>) -> Result<String, ModelError> {
+    let mut digest = FilesDigest::default();
     for path in files {
-        let name = path.strip_prefix(folder).unwrap_or(&path).to_string_lossy().into_owned();
-        add(&mut hasher, &name, &path).map_err(|source| ModelError::Read { path: path.clone(), source })?;
+        let name = path.strip_prefix(folder).unwrap_or(path).to_string_lossy().into_owned();
+        add(&mut digest, &name, path).map_err(|source| ModelError::Read { path: path.clone(), source })?;
     }
-    Ok(hexadecimal(hasher))
+    Ok(digest.finish())
+}
+
+/// Computes the digest of a model's folder from its files as they come: [`super::ModelFolder::deciding_files`], in that order.
+#[derive(Clone, Debug, Default)]
+pub struct FilesDigest(Sha256);
+
+impl FilesDigest {
+    /// The next file begins. Lengths keep the border between one file and the next from being moved.
+    pub fn begin(&mut self, name: &str, bytes: u64) {
+        self.0.update((name.len() as u64).to_le_bytes());
+        self.0.update(name.as_bytes());
+        self.0.update(bytes.to_le_bytes());
+    }
+
+    /// The next bytes of the file.
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    /// In hex.
+    pub fn finish(self) -> String {
+        hexadecimal(self.0)
+    }
 }
 
 /// The digest of a model with parts from elsewhere, or adapters merged into it: from the model's own, the parts' by name, and the adapters'
@@ -55,17 +82,14 @@ fn hexadecimal(hasher: Sha256) -> String {
     hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn add(hasher: &mut Sha256, name: &str, path: &Path) -> std::io::Result<()> {
+fn add(digest: &mut FilesDigest, name: &str, path: &Path) -> std::io::Result<()> {
     let mut file = File::open(path)?;
-    // Lengths keep the border between one file and the next from being moved.
-    hasher.update((name.len() as u64).to_le_bytes());
-    hasher.update(name.as_bytes());
-    hasher.update(file.metadata()?.len().to_le_bytes());
+    digest.begin(name, file.metadata()?.len());
     let mut chunk = vec![0; CHUNK_BYTES];
     loop {
         match file.read(&mut chunk)? {
             0 => return Ok(()),
-            count => hasher.update(&chunk[..count]),
+            count => digest.update(&chunk[..count]),
         }
     }
 }

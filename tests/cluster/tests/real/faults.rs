@@ -162,6 +162,9 @@ impl Room {
             runtime_gpu_image: None,
             monitoring_namespace: None,
             safety_checker: None,
+            router_url: "http://router.test".to_owned(),
+            import_allow_networks: Vec::new(),
+            import_allow_hosts: Vec::new(),
         };
         let watched = interference.client(space.cluster().client().await?);
         tokio::select! {

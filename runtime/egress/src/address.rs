@@ -1,6 +1,6 @@
-//! Which addresses the router may fetch pictures from. A caller names them, and the router stands where a caller does not: beside
-//! databases, metadata services and other tenants' machines. So only addresses of the public Internet are good, unless an administrator
-//! names a network or a host. Pure.
+//! Which addresses may be connected to. Strangers name them, and our processes stand where strangers do not: beside databases, metadata
+//! services and other tenants' machines. So only addresses of the public Internet are good, unless an administrator names a network or a
+//! host. Pure.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -34,7 +34,7 @@ pub enum UrlError {
 }
 
 /// The host and port of a URL that may be fetched if its address may.
-pub(super) fn target(url: &Url) -> Result<(Host<&str>, u16), UrlError> {
+pub(crate) fn target(url: &Url) -> Result<(Host<&str>, u16), UrlError> {
     if !matches!(url.scheme(), "http" | "https") {
         return Err(UrlError::Scheme);
     }
@@ -48,7 +48,13 @@ pub(super) fn target(url: &Url) -> Result<(Host<&str>, u16), UrlError> {
 }
 
 impl AddressRules {
-    /// Whether the router may connect to `address`, to which `host` led.
+    /// Every address and port: for what nobody but the administrator names.
+    pub fn anywhere() -> Self {
+        let networks = vec![IpNet::V4(v4([0, 0, 0, 0], 0)), IpNet::V6(v6([0; 8], 0))];
+        Self { networks, ..Self::default() }
+    }
+
+    /// Whether `address`, to which `host` led, may be connected to.
     pub fn allow(&self, host: &Host<&str>, address: SocketAddr) -> bool {
         let ip = address.ip().to_canonical();
         let is_named = match host {

@@ -1,0 +1,180 @@
+//! Before the queue: finds what a dispatch names, and brings what was imported to this machine's disk first. All of it off the device thread.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use runtime_api::{Dispatch, Event, Failure, FailureReason};
+
+use super::generation::{Arrival, Generation};
+use crate::adapters::AdapterSourceError;
+use crate::content::{ContentCache, ContentError, ContentLease, digest_of};
+use crate::embeddings::{EmbeddingSourceError, Embeddings};
+use crate::engine::{AdapterUse, NamedEmbedding, chain};
+use crate::residency::ModelKey;
+use crate::source::{ModelRoots, file_uri};
+
+/// Opens the adapters that a dispatch names.
+pub(super) type OpenAdapters = dyn Fn(&Dispatch, &ModelRoots) -> Result<Vec<AdapterUse>, AdapterSourceError> + Send + Sync;
+
+/// Finds models, adapters and embeddings; cheap to clone.
+#[derive(Clone)]
+pub(super) struct Opening {
+    roots: ModelRoots,
+    content: Option<ContentCache>,
+    embeddings: Embeddings,
+    adapters: Arc<OpenAdapters>,
+}
+
+/// A dispatch with all that it names but the model's weights.
+#[derive(Debug)]
+pub(super) struct Opened {
+    pub(super) dispatch: Dispatch,
+    pub(super) key: ModelKey,
+    pub(super) embeddings: Vec<NamedEmbedding>,
+    pub(super) adapters: Vec<AdapterUse>,
+}
+
+impl std::fmt::Debug for Opening {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Opening").field("roots", &self.roots).field("content", &self.content).finish_non_exhaustive()
+    }
+}
+
+impl Opening {
+    pub(super) fn new(roots: ModelRoots, content: Option<ContentCache>, adapters: Arc<OpenAdapters>) -> Self {
+        let roots = match &content {
+            Some(content) => roots.with(content.folder()),
+            None => roots,
+        };
+        Self { roots, content, embeddings: Embeddings::default(), adapters }
+    }
+
+    /// Brings the content that the dispatch names, and then opens it. `None` if the generation ended here.
+    pub(super) async fn bring(&self, dispatch: Dispatch, mut arrival: Arrival) -> Option<Box<Generation>> {
+        let began = Instant::now();
+        let progress = arrival.ending.progress();
+        let tell = move |bytes_done, bytes_total| {
+            if let Some(progress) = &progress {
+                // Whoever listens slowly misses some.
+                let _ = progress.try_send(Event::Loading { bytes_done, bytes_total });
+            }
+        };
+        let brought = async {
+            let (dispatch, content) = self.localised(dispatch, &tell).await.map_err(|error| failure(error.reason(), chain(&error)))?;
+            let took = began.elapsed();
+            Ok((self.open(dispatch).await?, content, took))
+        };
+        let deadline = arrival.deadline;
+        let ended = tokio::select! {
+            brought = brought => brought,
+            () = arrival.ending.gone() => Err(failure(FailureReason::Cancelled, "the router closed the stream".to_owned())),
+            () = tokio::time::sleep_until(deadline.into()) => {
+                Err(failure(FailureReason::DeadlineExceeded, "the deadline passed before the model's weights were there".to_owned()))
+            }
+        };
+        match ended {
+            Ok((opened, content, took)) => {
+                let mut generation = arrival.generation(opened);
+                generation.fetched = content.iter().any(|content| content.fetched).then_some(took);
+                generation.content = content;
+                Some(generation)
+            }
+            Err(Failure { reason, message }) => {
+                arrival.ending.failed(reason, message);
+                None
+            }
+        }
+    }
+
+    /// The dispatch with the files of this machine in place of what was imported, and what keeps them here.
+    async fn localised(
+        &self,
+        mut dispatch: Dispatch,
+        tell: &(dyn Fn(u64, u64) + Send + Sync),
+    ) -> Result<(Dispatch, Vec<ContentLease>), ContentError> {
+        let cache = self.content.as_ref().ok_or(ContentError::NoCache)?;
+        let Dispatch { model, adapters, contents, .. } = &mut dispatch;
+        let merged = model.adapters.iter_mut().map(|adapter| (&mut adapter.uri, None));
+        let replaced = model.vae.iter_mut().map(|vae| (&mut vae.uri, None));
+        let own = [(&mut model.uri, Some(&mut model.config))];
+        let named = adapters.iter_mut().map(|adapter| (&mut adapter.uri, Some(&mut adapter.config)));
+        let mut leases = Vec::new();
+        for (uri, config) in own.into_iter().chain(replaced).chain(merged).chain(named) {
+            let Some(digest) = digest_of(uri) else { continue };
+            let source = contents.iter().find(|source| source.digest == digest);
+            let source = source.ok_or_else(|| ContentError::Missing { digest: digest.to_owned() })?;
+            let lease = cache.lease(source, tell).await?;
+            *uri = file_uri(&lease.model);
+            if let Some(config) = config {
+                *config = lease.config.as_deref().map(file_uri);
+            }
+            leases.push(lease);
+        }
+        Ok((dispatch, leases))
+    }
+
+    /// Finds everything that the dispatch names, and reads it but for the model's weights.
+    ///
+    /// # Errors
+    /// A [`Failure`] that says what cannot be had.
+    pub(super) async fn open(&self, dispatch: Dispatch) -> Result<Opened, Failure> {
+        let (roots, source) = (self.roots.clone(), dispatch.model.clone());
+        let located = tokio::task::spawn_blocking(move || roots.locate(&source)).await;
+        let key = match located {
+            Ok(located) => located.map_err(|error| failure(FailureReason::InvalidModel, error.to_string()))?,
+            Err(_) => return Err(failure(FailureReason::Internal, "looking for the model panicked".to_owned())),
+        };
+        let (dispatch, embeddings) = self.open_embeddings(dispatch).await?;
+        let (dispatch, adapters) = self.open_adapters(dispatch).await?;
+        Ok(Opened { dispatch, key, embeddings, adapters })
+    }
+
+    /// Hands `dispatch` back with the embeddings that it names.
+    async fn open_embeddings(&self, dispatch: Dispatch) -> Result<(Dispatch, Vec<NamedEmbedding>), Failure> {
+        if dispatch.request.embeddings.is_empty() {
+            return Ok((dispatch, Vec::new()));
+        }
+        let (embeddings, roots) = (self.embeddings.clone(), self.roots.clone());
+        let open = move || {
+            let opened = embeddings.open(&dispatch, &roots);
+            (dispatch, opened)
+        };
+        match tokio::task::spawn_blocking(open).await {
+            Ok((dispatch, Ok(opened))) => Ok((dispatch, opened)),
+            Ok((_, Err(error @ EmbeddingSourceError::Missing { .. }))) => Err(failure(FailureReason::InvalidRequest, error.to_string())),
+            Ok((_, Err(error))) => Err(failure(FailureReason::InvalidModel, error.to_string())),
+            Err(_) => {
+                Err(failure(FailureReason::InvalidModel, "reading the embeddings panicked; their files are not what they claim".to_owned()))
+            }
+        }
+    }
+
+    /// Hands `dispatch` back with the adapters that it names.
+    async fn open_adapters(&self, dispatch: Dispatch) -> Result<(Dispatch, Vec<AdapterUse>), Failure> {
+        if dispatch.request.adapters.is_empty() {
+            return Ok((dispatch, Vec::new()));
+        }
+        let (open, roots) = (Arc::clone(&self.adapters), self.roots.clone());
+        let opened = tokio::task::spawn_blocking(move || {
+            let opened = open(&dispatch, &roots);
+            (dispatch, opened)
+        });
+        let Ok((dispatch, opened)) = opened.await else {
+            let message = "reading the adapters panicked; their files are not what they claim";
+            return Err(failure(FailureReason::InvalidRequest, message.to_owned()));
+        };
+        let adapters = opened.map_err(|error| {
+            let reason = match error {
+                AdapterSourceError::Missing { .. } | AdapterSourceError::Refused { .. } => FailureReason::InvalidRequest,
+                AdapterSourceError::Busy { .. } => FailureReason::Busy,
+                AdapterSourceError::Engine { .. } => FailureReason::Internal,
+            };
+            failure(reason, error.to_string())
+        })?;
+        Ok((dispatch, adapters))
+    }
+}
+
+pub(super) fn failure(reason: FailureReason, message: String) -> Failure {
+    Failure { reason, message }
+}

@@ -1,0 +1,313 @@
+"""Weights that are published elsewhere: declared, imported once, and drawn with."""
+
+import hashlib
+import os
+import pathlib
+import signal
+
+import pytest
+
+import processes
+from asking import RED_CIRCLE, TEXT_TO_IMAGE, assert_red_circle_on_blue, assert_success
+from certificates import Certificates
+from house import REPOSITORY, copy_manifests
+from hub import Hub
+from patience import eventually
+from picture import same_pixels
+from s3 import CREDENTIALS, S3
+
+# A debug build fetches, hashes and stores 20 MB several times over.
+IMPORT_SECONDS = 120
+DEMO = pathlib.Path(os.environ.get("EMULSION_DEMO_MODEL", REPOSITORY / "models" / "demo"))
+TOKEN = "hf_a-secret-of-the-acceptance-tests"
+MODEL = """
+apiVersion: emulsion.dev/v1alpha1
+kind: ModelDeployment
+metadata: {{name: imported}}
+spec:
+  source: {{uri: "{uri}"{more}}}
+  defaults: {{steps: 20, guidanceScale: 5, width: 64, height: 64}}
+  limits: {{maxWidth: 256, maxHeight: 256}}
+"""
+
+
+@pytest.fixture
+def hub():
+    hub = Hub()
+    hub.add("acme/demo", DEMO)
+    yield hub
+    hub.stop()
+
+
+@pytest.fixture
+def house_with(fresh_house, hub, tmp_path, monkeypatch):
+    """A house that declares `imported` from the hub."""
+
+    def start(uri="hf://acme/demo", more="", manifest="", **settings):
+        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+        manifests = copy_manifests(tmp_path / "manifests")
+        (manifests / "imported.yaml").write_text(MODEL.format(uri=uri, more=more) + "---\n" + manifest)
+        return fresh_house(manifests=manifests, import_allow_network="127.0.0.0/8", **settings)
+
+    return start
+
+
+def ask(house, key, **changes):
+    return house.post(TEXT_TO_IMAGE, RED_CIRCLE | {"key": key, "model_id": "imported", "seed": 7} | changes)
+
+
+def drawn(house, key):
+    """The picture and where its weights came from, once the model can be called."""
+
+    def answered():
+        reply = ask(house, key)
+        return reply if reply.status_code == 200 else None
+
+    answer = eventually(f"the model is imported (the router's log: {house.log})", answered, IMPORT_SECONDS).json()
+    [png] = assert_success(house, answer)
+    return png, answer["cold_start"]
+
+
+def refused(house, key, *words):
+    """Waits until a call is refused with these words, and returns the message."""
+
+    def told():
+        reply = ask(house, key)
+        message = reply.json()["message"]
+        return message if reply.status_code == 503 and all(word in message for word in words) else None
+
+    return eventually(f"a call is told {words} (the router's log: {house.log})", told, IMPORT_SECONDS)
+
+
+def bulk_requests(hub):
+    """Requests for the largest file that were not only for its head."""
+    return [request for request in hub.requests if request[0].endswith("unet/diffusion_pytorch_model.safetensors")]
+
+
+def documents(house, kind):
+    return list((house.data / "content" / kind).glob("*.json"))
+
+
+def test_a_declared_model_is_imported_once_and_draws_what_the_same_files_draw(house_with, hub):
+    house = house_with()
+    key = house.key()
+    png, cold = drawn(house, key)
+    assert_red_circle_on_blue(png)
+    assert cold["weights_from"] == "content_store" and cold["phases_ms"]["fetch"] > 0
+    own = house.post(TEXT_TO_IMAGE, RED_CIRCLE | {"key": key, "seed": 7}).json()
+    assert same_pixels(png, *assert_success(house, own))
+    asked = len(hub.requests)
+
+    house.stop()
+    house.start()
+    again, cold = drawn(house, key)
+    assert same_pixels(png, again)
+    # Both what was imported and what a replica had fetched outlive the router.
+    assert cold["weights_from"] == "disk"
+    assert len(hub.requests) == asked, "it was fetched again"
+
+
+def test_an_adapter_comes_by_its_url_over_tls(house_with, hub, tmp_path, monkeypatch):
+    """A published file under a certificate that the machine trusts, with its digest pinned and a secret in its query."""
+    certificates = Certificates(tmp_path / "certificates")
+    site = Hub(certificates.context())
+    [file] = (REPOSITORY / "models" / "demo-lora").rglob("*.safetensors")
+    site.files["/files/ring.safetensors"] = file.read_bytes()
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificates.authority))
+    adapter = f"""
+apiVersion: emulsion.dev/v1alpha1
+kind: ModelDeployment
+metadata: {{name: ring-elsewhere}}
+spec:
+  source: {{uri: "{site.url}/files/ring.safetensors?key={TOKEN}", sha256: {hashlib.sha256(file.read_bytes()).hexdigest()}}}
+  kind: lora
+"""
+    try:
+        house = house_with(manifest=adapter)
+        key = house.key()
+        asked = RED_CIRCLE | {"key": key, "seed": 7, "lora_model": "ring-elsewhere", "lora_strength": 1}
+
+        def answered():
+            reply = house.post(TEXT_TO_IMAGE, asked)
+            return reply if reply.status_code == 200 else None
+
+        answer = eventually(f"the adapter is imported (the router's log: {house.log})", answered, IMPORT_SECONDS).json()
+        [png] = assert_success(house, answer)
+        own = house.post(TEXT_TO_IMAGE, asked | {"lora_model": "ring"}).json()
+        assert same_pixels(png, *assert_success(house, own))
+        assert TOKEN not in house.log_text()
+    finally:
+        site.stop()
+
+
+def test_content_in_a_bucket_never_passes_through_the_router(house_with, hub, tmp_path, monkeypatch):
+    store = S3(tmp_path / "s3")
+    for name, value in CREDENTIALS.items():
+        monkeypatch.setenv(name, value)
+    try:
+        store.start()
+        house = house_with(**store.settings)
+        key = house.key()
+
+        def answered():
+            reply = ask(house, key)
+            return reply if reply.status_code == 200 else None
+
+        answer = eventually(f"the model is imported (the router's log: {house.log})", answered, IMPORT_SECONDS).json()
+        assert answer["cold_start"]["weights_from"] == "content_store"
+        assert_red_circle_on_blue(house.get(answer["output"][0].removeprefix(house.url)).content)
+        assert len(store.objects("content/manifests")) == 1
+        # 20 MB: the large file's two chunks, and one for each of the others.
+        assert len(store.objects("content/chunks")) > 10
+        assert not (house.data / "content").exists()
+    finally:
+        store.stop()
+
+
+def test_a_connection_that_breaks_is_taken_up_where_it_broke(house_with, hub):
+    hub.break_after = 4 << 20
+    house = house_with()
+    png, _ = drawn(house, house.key())
+    assert_red_circle_on_blue(png)
+    ranges = [wanted for _, _, wanted in bulk_requests(hub)]
+    assert any(wanted and wanted != "bytes=0-" for wanted in ranges), ranges
+
+
+def test_a_server_without_ranges_will_do(house_with, hub):
+    hub.knows_ranges = False
+    house = house_with()
+    png, _ = drawn(house, house.key())
+    assert_red_circle_on_blue(png)
+
+
+@pytest.mark.parametrize("victim", ["import", "router"])
+def test_a_kill_in_the_middle_leaves_no_half_model(victim, house_with, hub):
+    hub.gate.clear()
+    house = house_with()
+    key = house.key()
+    message = refused(house, key, "being imported")
+    assert "imported" in message
+    [importing] = house.replicas()
+    # Chunks of the files before the large one are in the store by then.
+    eventually("it fetches the bulk", lambda: len(bulk_requests(hub)) >= 2, IMPORT_SECONDS)
+    if victim == "import":
+        os.kill(importing, signal.SIGKILL)
+    else:
+        house.kill()
+    eventually("the import is gone", lambda: not processes.is_running(importing), 15)
+    assert documents(house, "manifests") == []
+    hub.gate.set()
+    if victim == "router":
+        house.start()
+    png, _ = drawn(house, key)
+    assert_red_circle_on_blue(png)
+    assert len(documents(house, "manifests")) == 1
+
+
+def test_a_replica_that_dies_while_it_fetches_spoils_nothing(house_with, hub):
+    house = house_with()
+    key = house.key()
+    png, _ = drawn(house, key)
+    [replica] = house.replicas()
+    os.kill(replica, signal.SIGKILL)
+    [digest] = [manifest.stem for manifest in documents(house, "manifests")]
+    # As if it had died in the middle of its fetch: a part that was not finished, with a hole in it.
+    cache = house.data / "content-cache"
+    (cache / digest).rename(cache / "unfinished" / digest)
+    weights = cache / "unfinished" / digest / "unet" / "diffusion_pytorch_model.safetensors"
+    with open(weights, "r+b") as file:
+        file.seek(1 << 20)
+        file.write(bytes(1 << 20))
+    again, cold = drawn(house, key)
+    assert same_pixels(png, again)
+    assert cold["weights_from"] == "content_store"
+
+
+def test_another_digest_than_the_declared_one_is_refused_and_nothing_becomes_visible(house_with, hub):
+    declared = hashlib.sha256(b"other weights").hexdigest()
+    house = house_with(more=f', sha256: "{declared}"')
+    refused(house, house.key(), "import failed", declared, "spec.source.sha256")
+    assert documents(house, "manifests") == []
+
+
+def test_a_pickle_is_refused_before_its_bulk_is_fetched(house_with, hub):
+    bulk = b"PK\x03\x04" + bytes(64 << 20)
+    hub.repositories["acme/pickle"] = {"model.safetensors": bulk}
+    hub.gate.clear()
+    house = house_with(uri="hf://acme/pickle")
+    message = refused(house, house.key(), "import failed", "PyTorch zip archive")
+    assert "/tmp" not in message and str(house.data) not in message
+    hub.gate.set()
+
+
+@pytest.mark.parametrize(
+    "page, words",
+    [
+        (b"<!DOCTYPE html><html>sign in</html>" + bytes(100), ["HTML page"]),
+        (b"\x80\x02}q\x00." + bytes(100), ["pickle"]),
+        ((1 << 40).to_bytes(8, "little") + b"{" + bytes(100), ["header"]),
+        (b"", ["truncated"]),
+    ],
+)
+def test_what_is_no_weights_says_what_it_is(page, words, house_with, hub):
+    hub.repositories["acme/page"] = {"model.safetensors": page}
+    house = house_with(uri="hf://acme/page")
+    refused(house, house.key(), "import failed", *words)
+
+
+@pytest.mark.parametrize(
+    "uri, words",
+    [
+        ("hf://acme/nothing", ["404", "no such file"]),
+        ("hf://acme/demo/none.safetensors", ["no file none.safetensors"]),
+        ("https://127.0.0.1:1/m.safetensors", ["cannot be reached"]),
+    ],
+)
+def test_sources_that_are_not_there_say_so(uri, words, house_with):
+    house = house_with(uri=uri)
+    refused(house, house.key(), "import failed", *words)
+
+
+def test_inside_addresses_are_not_asked_unless_they_are_allowed(fresh_house, hub, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_ENDPOINT", hub.url)
+    manifests = copy_manifests(tmp_path / "manifests")
+    (manifests / "imported.yaml").write_text(MODEL.format(uri="hf://acme/demo", more=""))
+    house = fresh_house(manifests=manifests)
+    refused(house, house.key(), "import failed", "not public")
+    assert hub.requests == []
+
+
+def test_a_redirect_loop_ends(house_with, hub):
+    hub.redirects["/acme/demo/resolve/0123456789abcdef0123456789abcdef01234567/model_index.json"] = (302, "/round")
+    hub.redirects["/round"] = (302, "/round")
+    house = house_with()
+    refused(house, house.key(), "import failed", "redirects")
+
+
+def test_credentials_go_to_their_own_host_and_into_no_log(house_with, hub, tmp_path):
+    hub.token = TOKEN
+    house = house_with(more=", secretRef: {name: hub}", log="trace", secrets=tmp_path / "secrets")
+    key = house.key()
+    refused(house, key, "import failed", "Secret hub")
+    (tmp_path / "secrets" / "hub").mkdir(parents=True)
+    (tmp_path / "secrets" / "hub" / "HF_TOKEN").write_text("hf_wrong")
+    refused(house, key, "import failed", "401", "secretRef")
+    (tmp_path / "secrets" / "hub" / "HF_TOKEN").write_text(TOKEN + "\n")
+
+    # The bulk is elsewhere, as hubs have it.
+    other = Hub()
+    path = "/acme/demo/resolve/0123456789abcdef0123456789abcdef01234567/unet/diffusion_pytorch_model.safetensors"
+    other.files["/bulk"] = hub.repositories["acme/demo"]["unet/diffusion_pytorch_model.safetensors"]
+    hub.redirects[path] = (302, f"{other.url}/bulk")
+    try:
+        house.stop()
+        house.start()
+        png, _ = drawn(house, key)
+        assert_red_circle_on_blue(png)
+        assert {authorization for _, authorization, _ in other.requests} == {None}
+    finally:
+        other.stop()
+    house.stop()
+    assert TOKEN not in house.log_text() and "hf_wrong" not in house.log_text()
+    kept = [file for file in house.data.rglob("*") if file.is_file() and TOKEN.encode() in file.read_bytes()]
+    assert kept == []
