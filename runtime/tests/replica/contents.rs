@@ -149,12 +149,13 @@ async fn the_least_recently_used_goes_and_what_is_in_use_stays() {
     let (house, store) = (House::gated(runtime::worker::Limits::default()).await, Store::start().await);
     let [a, b, c] = ["a", "b", "c"].map(|name| store.add(name));
     let is_there = |source: &ContentSource| house.cache.path().join(&source.digest).is_dir();
+    let is_here =
+        |event: &Event| matches!(event, Event::Loading { bytes_done, bytes_total } if bytes_done == bytes_total && *bytes_total > 1000);
     let mut running = house.send(&of_content(&house, &a, "1")).await;
-    running
-        .until(|event| matches!(event, Event::Loading { bytes_done, bytes_total } if bytes_done == bytes_total && *bytes_total > 1000))
-        .await;
-    let second = house.send(&of_content(&house, &b, "2")).await;
-    house.state_becomes(|state| state.resident.len() == 2).await;
+    running.until(is_here).await;
+    // It waits behind the closed gate, and its weights are kept for it.
+    let mut second = house.send(&of_content(&house, &b, "2")).await;
+    second.until(is_here).await;
     // There is room for two: `a` and `b` are in use, and `c` is told so.
     let (reason, message) = refused(&house, &of_content(&house, &c, "3")).await;
     assert_eq!(reason, FailureReason::Busy, "{message}");
