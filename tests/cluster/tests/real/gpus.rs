@@ -44,7 +44,8 @@ fn replicas_with_gpus_go_where_gpus_are_and_others_leave_them_alone() {
         // Who asks for none needs none.
         space.apply(&dedicated("plain", "")).await?;
         space.wait_for::<ModelDeployment>("plain", "asleep", |model| reason(model) == "Asleep").await?;
-        installation.draw("plain", 4).await?;
+        // The router learns of it by a watch of its own.
+        space.retry("an image", async || installation.draw("plain", 4).await).await?;
         space.kill_pod("holder").await?;
         assert_eq!(nodes_of(space, "late", 1).await?, ["node-1"]);
         Ok(())

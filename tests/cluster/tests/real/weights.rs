@@ -42,7 +42,8 @@ fn a_dedicated_model_is_read_from_its_volume() {
         };
         space.apply(&model("own", "pvc://weights/demo", "")).await?;
         space.wait_for::<ModelDeployment>("own", "asleep", |model| reason(model) == "Asleep").await?;
-        installation.draw("own", 4).await?;
+        // The router learns of it by a watch of its own.
+        space.retry("an image", async || installation.draw("own", 4).await).await?;
         // Another path in the same volume, where nothing is: the call says so.
         space.apply(&model("own", "pvc://weights/lost", "")).await?;
         space
