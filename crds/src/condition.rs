@@ -19,8 +19,6 @@ pub const REASON_CONFLICT: &str = "Conflict";
 pub const REASON_IMPORTING: &str = "Importing";
 /// The weights could not be imported; the message says why, and it is tried again.
 pub const REASON_IMPORT_FAILED: &str = "ImportFailed";
-/// The weights are in the content store.
-pub const REASON_IMPORTED: &str = "Imported";
 /// No replica can read the source where it is.
 pub const REASON_SOURCE_UNUSABLE: &str = "SourceUnusable";
 /// A VAE or an adapter that the model names does not exist, or is something else.

@@ -235,7 +235,9 @@ fn is_safetensors(path: &Path) -> bool {
 /// `file:///absolute` as it stands, `file://./relative` below the manifest's folder.
 fn path(uri: &str, manifest_folder: &Path) -> Result<PathBuf, String> {
     let Some(path) = uri.strip_prefix("file://") else {
-        return Err(format!("its source {uri} is a cluster's volume; name what it holds as file:///absolute/path"));
+        return Err(format!(
+            "its source {uri} is read on a cluster only, or of a kind that is not imported; name the file as file:///absolute/path"
+        ));
     };
     let path = decode(path).ok_or_else(|| format!("its source {uri} is no valid file:// URI"))?;
     let path = if path.is_absolute() { path } else { manifest_folder.join(path) };
