@@ -110,6 +110,7 @@ refused "no GPU 3: the driver shows 1" --device cuda:3
 refused "libcublas.so.13 is not found" --device cuda
 refused "libcublas.so.13 is not found" --device auto
 
+[[ $(fingerprint) == "$state" ]] || fail "something changed while it was built; run it again"
 {
     echo "# What \`make check-cuda\` last built and checked; it writes this file, nobody else does."
     echo "$state"
