@@ -1,39 +1,34 @@
 //! Puts finished images where the router wants them. The target URL is a secret: it appears in no log and no message.
 
 use bytes::Bytes;
-use reqwest::header::{CONTENT_TYPE, IF_NONE_MATCH};
-use reqwest::{Client, StatusCode};
+use egress::header::{CONTENT_TYPE, IF_NONE_MATCH};
+use egress::{Request, StatusCode};
 use runtime_api::{OutputFormat, OutputTarget};
 
-use crate::signed_url;
-pub use crate::signed_url::MAX_ATTEMPTS;
+use crate::signed_url::{self, SignedClient};
+pub use crate::signed_url::{MAX_ATTEMPTS, TransferError};
+
+/// Of an answer to a PUT: a store says why it refuses, and nobody reads it.
+const ANSWER_LIMIT_BYTES: usize = 1 << 20;
 
 /// Why an image could not be stored.
 #[derive(Debug, thiserror::Error)]
 pub enum UploadError {
-    #[error("the http client could not be made")]
-    MakeClient { source: reqwest::Error },
     #[error("the image's target is not an http address")]
     Target,
     #[error("the image's target answered {status}")]
     Refused { status: StatusCode },
     #[error("the image's target cannot be reached")]
-    Reach { source: reqwest::Error },
+    Reach { source: TransferError },
 }
 
 /// Stores images; cheap to clone.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Uploader {
-    client: Client,
+    client: SignedClient,
 }
 
 impl Uploader {
-    /// # Errors
-    /// [`UploadError::MakeClient`].
-    pub fn new() -> Result<Self, UploadError> {
-        Ok(Self { client: signed_url::client().map_err(|source| UploadError::MakeClient { source })? })
-    }
-
     /// Whether `target` can be tried at all.
     ///
     /// # Errors
@@ -65,9 +60,11 @@ impl Uploader {
     }
 
     async fn put_once(&self, target: &OutputTarget, file: Bytes, format: OutputFormat) -> Result<(), UploadError> {
-        let put = self.client.put(&target.put_url).header(CONTENT_TYPE, format.media_type()).header(IF_NONE_MATCH, "*").body(file);
-        let answer = put.send().await.map_err(|source| UploadError::Reach { source: source.without_url() })?;
-        match answer.status() {
+        let put = Request::put("/").header(CONTENT_TYPE, format.media_type()).header(IF_NONE_MATCH, "*").body(file);
+        // Only what is written here is in the request, and that can be sent.
+        let put = put.map_err(|_| UploadError::Target)?;
+        let answer = self.client.send(&target.put_url, put, ANSWER_LIMIT_BYTES).await;
+        match answer.map_err(|source| UploadError::Reach { source })?.0 {
             status if status.is_success() => Ok(()),
             StatusCode::PRECONDITION_FAILED | StatusCode::CONFLICT => Ok(()),
             status => Err(UploadError::Refused { status }),
@@ -77,8 +74,8 @@ impl Uploader {
 
 fn is_worth_retrying(error: &UploadError) -> bool {
     match error {
-        UploadError::Reach { source } => !source.is_builder(),
+        UploadError::Reach { source } => source.is_passing(),
         UploadError::Refused { status } => signed_url::is_passing(*status),
-        UploadError::Target | UploadError::MakeClient { .. } => false,
+        UploadError::Target => false,
     }
 }

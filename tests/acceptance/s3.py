@@ -1,9 +1,13 @@
 """A real S3 server of a test's own: on loopback, over a temporary folder, gone with the test."""
 
+import contextlib
 import os
 import pathlib
 import socket
+import socketserver
+import ssl
 import subprocess
+import threading
 
 from house import debug_binary, free_port
 from patience import eventually
@@ -44,3 +48,44 @@ class S3:
     def objects(self, folder):
         """The files below a folder of the prefix."""
         return [file for file in (self.folder / BUCKET / "acceptance" / folder).rglob("*") if file.is_file()]
+
+
+class Door(socketserver.BaseRequestHandler):
+    """Takes TLS off, and passes everything on to the server behind it."""
+
+    def handle(self):
+        with contextlib.suppress(OSError, ssl.SSLError), socket.create_connection(("127.0.0.1", self.server.inner_port)) as inner:
+            outer = self.server.context.wrap_socket(self.request, server_side=True)
+            self.server.opened += 1
+            back = threading.Thread(target=pass_on, args=(inner, outer), daemon=True)
+            back.start()
+            pass_on(outer, inner)
+            back.join(STOP_SECONDS)
+
+
+def pass_on(source, sink):
+    with contextlib.suppress(OSError, ssl.SSLError, ValueError):
+        while data := source.recv(65536):
+            sink.sendall(data)
+    with contextlib.suppress(OSError):
+        sink.shutdown(socket.SHUT_WR)
+
+
+class Tls(socketserver.ThreadingTCPServer):
+    """The server's address by https; `opened` counts the connections that were made so."""
+
+    daemon_threads = True
+    allow_reuse_address = True
+
+    def __init__(self, inner_port, certificates):
+        super().__init__(("127.0.0.1", 0), Door)
+        self.inner_port, self.context, self.opened = inner_port, certificates.context(), 0
+        self.url = f"https://127.0.0.1:{self.server_address[1]}"
+
+    def __enter__(self):
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+        return self
+
+    def __exit__(self, *_):
+        self.shutdown()
+        self.server_close()

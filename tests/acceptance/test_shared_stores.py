@@ -9,9 +9,10 @@ import requests
 import postgres
 import processes
 from asking import RED_CIRCLE, TEXT_TO_IMAGE, assert_success
+from certificates import Certificates
 from house import House
 from patience import eventually
-from s3 import CREDENTIALS, S3
+from s3 import CREDENTIALS, S3, Tls
 from test_kills import fetch_until_finished, start_long_work
 from test_postgres import TENANT, books, database  # noqa: F401 (a fixture)
 
@@ -101,3 +102,26 @@ def test_a_bucket_that_is_away_for_a_while_costs_no_accepted_request(database, b
     answer = fetch_until_finished(first, key, started["id"])
     assert_success(first, answer, images=4)
     assert books(database) == (0, 4, 1)
+
+
+def test_routers_and_replicas_reach_a_bucket_by_https(bucket, tmp_path):
+    certificates = Certificates(tmp_path / "certificates")
+    (tmp_path / "house").mkdir()
+    with Tls(bucket.port, certificates) as tls:
+        house = House(tmp_path / "house", **bucket.settings | {"s3_endpoint": tls.url})
+        house.environment |= CREDENTIALS | {"SSL_CERT_FILE": str(certificates.authority)}
+        house.start()
+        try:
+            key = house.key()
+            drawn = house.post(TEXT_TO_IMAGE, RED_CIRCLE | {"key": key, "num_inference_steps": 2}).json()
+            assert drawn["status"] == "success", drawn
+            [made] = bucket.objects("outputs")
+            # The picture that a call brings goes into the bucket, and a replica gets it there.
+            picture = base64.b64encode(made.read_bytes()).decode()
+            call = RED_CIRCLE | {"key": key, "num_inference_steps": 2, "init_image": picture, "base64": True}
+            changed = house.post("/api/v6/images/img2img", call).json()
+            assert changed["status"] == "success", changed
+            assert len(bucket.objects("outputs")) == 2 and len(bucket.objects("inputs")) == 1
+            assert tls.opened >= 4
+        finally:
+            house.stop()

@@ -1,23 +1,22 @@
 //! Gets input pictures from where the router says, and makes sure that they are those it meant.
 
-use reqwest::{Client, StatusCode};
+use bytes::Bytes;
+use egress::{Request, StatusCode};
 use runtime_api::InputSource;
 use sha2::{Digest, Sha256};
 
 use super::MAX_INPUT_BYTES;
-use crate::signed_url;
+use crate::signed_url::{self, SignedClient, TransferError};
 
 /// Why an input could not be had.
 #[derive(Debug, thiserror::Error)]
 pub enum FetchError {
-    #[error("the http client could not be made")]
-    MakeClient { source: reqwest::Error },
     #[error("an input's address is not an http address")]
     Source,
     #[error("the {name} answered {status} where the dispatch says it is")]
     Refused { name: &'static str, status: StatusCode },
     #[error("the {name} cannot be reached where the dispatch says it is")]
-    Reach { name: &'static str, source: reqwest::Error },
+    Reach { name: &'static str, source: TransferError },
     #[error("the {name} has more than {MAX_INPUT_BYTES} bytes; send a smaller one")]
     TooLarge { name: &'static str },
     #[error("the {name} is another one than the request names: its sha256 is {found}")]
@@ -25,18 +24,12 @@ pub enum FetchError {
 }
 
 /// Gets inputs; cheap to clone.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Fetcher {
-    client: Client,
+    client: SignedClient,
 }
 
 impl Fetcher {
-    /// # Errors
-    /// [`FetchError::MakeClient`].
-    pub fn new() -> Result<Self, FetchError> {
-        Ok(Self { client: signed_url::client().map_err(|source| FetchError::MakeClient { source })? })
-    }
-
     /// Whether `source` can be tried at all.
     ///
     /// # Errors
@@ -70,26 +63,19 @@ impl Fetcher {
     }
 
     async fn get_once(&self, source: &InputSource, name: &'static str) -> Result<Vec<u8>, FetchError> {
-        let reach = |source: reqwest::Error| FetchError::Reach { name, source: source.without_url() };
-        let mut answer = self.client.get(&source.get_url).send().await.map_err(reach)?;
-        if answer.status() != StatusCode::OK {
-            return Err(FetchError::Refused { name, status: answer.status() });
+        match self.client.send(&source.get_url, Request::new(Bytes::new()), MAX_INPUT_BYTES).await {
+            Ok((StatusCode::OK, file)) => Ok(file.into()),
+            Ok((status, _)) => Err(FetchError::Refused { name, status }),
+            Err(TransferError::TooLarge { .. }) => Err(FetchError::TooLarge { name }),
+            Err(source) => Err(FetchError::Reach { name, source }),
         }
-        let mut file = Vec::new();
-        while let Some(chunk) = answer.chunk().await.map_err(reach)? {
-            if file.len() + chunk.len() > MAX_INPUT_BYTES {
-                return Err(FetchError::TooLarge { name });
-            }
-            file.extend_from_slice(&chunk);
-        }
-        Ok(file)
     }
 }
 
 fn is_worth_retrying(error: &FetchError) -> bool {
     match error {
-        FetchError::Reach { source, .. } => !source.is_builder(),
+        FetchError::Reach { source, .. } => source.is_passing(),
         FetchError::Refused { status, .. } => signed_url::is_passing(*status),
-        FetchError::MakeClient { .. } | FetchError::Source | FetchError::TooLarge { .. } | FetchError::OtherDigest { .. } => false,
+        FetchError::Source | FetchError::TooLarge { .. } | FetchError::OtherDigest { .. } => false,
     }
 }

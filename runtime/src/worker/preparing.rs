@@ -85,8 +85,6 @@ impl Preparation {
 fn reason(error: &FetchError) -> FailureReason {
     match error {
         FetchError::Source | FetchError::TooLarge { .. } => FailureReason::InvalidRequest,
-        FetchError::MakeClient { .. } | FetchError::Refused { .. } | FetchError::Reach { .. } | FetchError::OtherDigest { .. } => {
-            FailureReason::Internal
-        }
+        FetchError::Refused { .. } | FetchError::Reach { .. } | FetchError::OtherDigest { .. } => FailureReason::Internal,
     }
 }

@@ -171,7 +171,7 @@ impl Replica {
         let wake = post.clone();
         // A device thread that is gone needs no waking.
         let wake = Arc::new(move || drop(wake.send(Message::Wake)));
-        let finisher = Finisher { uploader: Uploader::new()?, safety_checker: safety_checker.map(Arc::new), wake };
+        let finisher = Finisher { uploader: Uploader::default(), safety_checker: safety_checker.map(Arc::new), wake };
         let adapters = Adapters::new(Arc::clone(&engine), limits.adapter_bytes);
         let device = DeviceThread::new(Arc::clone(&engine), Arc::clone(&shared), mail, orders, finisher, runtime.clone());
         let device = spawn("device", move || {
@@ -187,7 +187,7 @@ impl Replica {
         let replica = Self {
             shared,
             opening: Opening::new(roots, content, Arc::new(move |dispatch, roots| adapters.open(dispatch, roots))),
-            preparation: Preparation::new(Fetcher::new()?, limits.request),
+            preparation: Preparation::new(Fetcher::default(), limits.request),
             submit: Arc::new(move |generation| post.send(Message::Submitted(generation)).is_ok()),
             stop: Box::new(move || drop(stop.send(Message::Stop))),
             threads: Mutex::new(vec![device, loader]),
