@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use runtime::picture::Pixels;
-use runtime::safety::SafetyChecker;
+use runtime::safety::{SafetyChecker, SafetyError};
 use runtime::worker::Limits;
 use runtime_api::{Event, FailureReason, OutputFormat, SafetyStyle};
 use safetensors::{Dtype, tensor::TensorView};
@@ -11,8 +11,9 @@ use safetensors::{Dtype, tensor::TensorView};
 use crate::house::{House, TOKEN};
 use crate::puppet::{GOOD, Gate, Puppet};
 
-/// Weights of nothing but a bias: every picture is as unsafe as `logit` says, whatever it shows.
-fn write_weights(path: &Path, logit: f32) {
+/// Weights of nothing but a bias, and a path through the network that sums what is bright: a picture is as unsafe as `logit` says, and more by
+/// `brightness` for each level of a colour.
+fn write_weights(path: &Path, logit: f32, brightness: f32) {
     let mut shapes = vec![("stem".to_owned(), vec![64, 3, 7, 7]), ("classifier".to_owned(), vec![2, 1024])];
     let mut channels = 64;
     for (stage, (count, inner)) in [(3, 32), (4, 64), (6, 128), (3, 256)].into_iter().enumerate() {
@@ -30,21 +31,42 @@ fn write_weights(path: &Path, logit: f32) {
     let zeros = vec![0; 4 * 1024 * 1024 * 4];
     let bias: Vec<u8> = [0.0, logit].into_iter().flat_map(f32::to_le_bytes).collect();
     let bytes = |shape: &[usize]| shape.iter().product::<usize>() * 4;
+    // The first channel is the mean of all colours around a place, with the subtracted means put back, all the way to the end.
+    let first = |shape: &[usize], values: Vec<f32>| {
+        let mut data = zeros[..bytes(shape)].to_vec();
+        data.iter_mut().zip(values.into_iter().flat_map(f32::to_le_bytes)).for_each(|(to, from)| *to = from);
+        data
+    };
+    let stem = first(&[64, 3, 7, 7], vec![1.0 / 49.0; 3 * 49]);
+    let stem_bias = first(&[64], vec![104.0 + 117.0 + 123.0]);
+    let shortcut = first(&[1024, 512, 1, 1], vec![1.0]);
+    let classifier: Vec<u8> = (0..2 * 1024).flat_map(|at| if at == 1024 { brightness } else { 0.0 }.to_le_bytes()).collect();
     let mut tensors = Vec::new();
     for (name, shape) in &shapes {
-        let weight = TensorView::new(Dtype::F32, shape.clone(), &zeros[..bytes(shape)]).unwrap();
-        let own = if name == "classifier" { &bias[..] } else { &zeros[..bytes(&shape[..1])] };
-        tensors.push((format!("{name}.weight"), weight));
+        let (weight, own) = match name.as_str() {
+            "stem" => (&stem[..], &stem_bias[..]),
+            "classifier" => (&classifier[..], &bias[..]),
+            name if name.ends_with("shortcut") => (&shortcut[..bytes(shape)], &zeros[..bytes(&shape[..1])]),
+            _ => (&zeros[..bytes(shape)], &zeros[..bytes(&shape[..1])]),
+        };
+        tensors.push((format!("{name}.weight"), TensorView::new(Dtype::F32, shape.clone(), weight).unwrap()));
         tensors.push((format!("{name}.bias"), TensorView::new(Dtype::F32, vec![shape[0]], own).unwrap()));
     }
     safetensors::serialize_to_file(tensors, None, path).unwrap();
 }
 
+fn checker(logit: f32, brightness: f32) -> SafetyChecker {
+    let weights = tempfile::NamedTempFile::new().unwrap();
+    write_weights(weights.path(), logit, brightness);
+    SafetyChecker::open(weights.path()).unwrap()
+}
+
 /// A replica whose checker finds everything as unsafe as `logit` says.
 async fn house(logit: f32) -> House {
-    let weights = tempfile::NamedTempFile::new().unwrap();
-    write_weights(weights.path(), logit);
-    let checker = SafetyChecker::open(weights.path()).unwrap();
+    house_with(checker(logit, 0.0)).await
+}
+
+async fn house_with(checker: SafetyChecker) -> House {
     let gate = Gate::closed();
     gate.open();
     let house = House::with_safety_checker(Puppet { gate: gate.clone() }, gate, Limits::default(), Some(checker)).await;
@@ -83,6 +105,93 @@ async fn safe_images_stay_as_they_are() {
     let house = house(1.0).await;
     let (unchecked, _) = made(&house, "unchecked", None).await;
     assert_eq!(made(&house, "checked", Some(SafetyStyle::Black)).await, (unchecked, vec![false]));
+}
+
+/// Of which a network says so.
+fn log_odds(probability: f32) -> f32 {
+    (probability / (1.0 - probability)).ln()
+}
+
+#[tokio::test]
+async fn each_image_is_judged_by_what_it_shows_itself() {
+    const SAMPLES: usize = 8;
+    let samples = |house: &House, style: Option<SafetyStyle>| {
+        let mut dispatch = house.dispatch("x");
+        dispatch.request.samples = SAMPLES as u32;
+        dispatch.request.safety_checker = style;
+        dispatch.outputs = (0..SAMPLES).map(|sample| house.storage.target(&sample.to_string())).collect();
+        dispatch
+    };
+    let unchecked = house(0.0).await;
+    unchecked.send(&samples(&unchecked, None)).await.done().await;
+    let pictures: Vec<Pixels> = (0..SAMPLES).map(|sample| unchecked.storage.pixels(&sample.to_string())).collect();
+    // A bias that makes half of them unsafe.
+    let eye = checker(0.0, 0.02);
+    let scores: Vec<f32> = pictures.iter().map(|picture| log_odds(eye.probability(picture).unwrap())).collect();
+    let mut sorted = scores.clone();
+    sorted.sort_by(f32::total_cmp);
+    let middle = f32::midpoint(sorted[SAMPLES / 2 - 1], sorted[SAMPLES / 2]);
+    let expected: Vec<bool> = scores.iter().map(|score| *score > middle).collect();
+    assert!(expected.iter().any(|is_unsafe| *is_unsafe) && expected.iter().rev().ne(&expected), "{scores:?}");
+    let house = house_with(checker(log_odds(runtime::safety::THRESHOLD) - middle, 0.02)).await;
+    let events = house.send(&samples(&house, Some(SafetyStyle::Black))).await.done().await;
+    let Some(Event::Done { nsfw_content_detected, .. }) = events.last() else { panic!("{events:?}") };
+    assert_eq!(*nsfw_content_detected, expected, "{scores:?}");
+    for (sample, (picture, is_unsafe)) in pictures.iter().zip(expected).enumerate() {
+        let shown = house.storage.pixels(&sample.to_string());
+        assert_eq!(shown.rgb.iter().all(|&value| value == 0), is_unsafe, "{sample}");
+        assert_eq!(shown == *picture, !is_unsafe, "{sample}");
+    }
+}
+
+#[tokio::test]
+async fn each_style_draws_what_it_is_called() {
+    let house = house(9.0).await;
+    let mut seen = Vec::new();
+    for style in SafetyStyle::ALL {
+        let mut dispatch = house.dispatch(style.name());
+        (dispatch.request.width, dispatch.request.height) = (Some(128), Some(64));
+        dispatch.request.safety_checker = Some(style);
+        house.send(&dispatch).await.done().await;
+        let shown = house.storage.pixels(style.name());
+        let has_words = shown.rgb.as_chunks::<3>().0.iter().filter(|pixel| **pixel == [u8::MAX; 3]).count() > 100;
+        assert_eq!(has_words, style == SafetyStyle::SensitiveContentText, "{style:?}");
+        assert!(!seen.contains(&shown), "{style:?} is as another one");
+        seen.push(shown);
+    }
+}
+
+#[tokio::test]
+async fn images_that_are_drawn_over_keep_what_is_written_in_them() {
+    let house = house(9.0).await;
+    for (name, style) in [("shown", None), ("drawn over", Some(SafetyStyle::Black))] {
+        let mut dispatch = house.dispatch(name);
+        dispatch.metadata = vec![("model".to_owned(), "demo".to_owned())];
+        dispatch.request.safety_checker = style;
+        house.send(&dispatch).await.done().await;
+    }
+    let text = |name: &str| house.storage.picture(name).unwrap().1;
+    assert_eq!(text("shown"), text("drawn over"));
+    assert!(text("shown").len() >= 2, "{:?}", text("shown"));
+}
+
+#[test]
+fn weights_that_lack_a_tensor_or_have_another_shape_are_refused_by_name() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    write_weights(file.path(), 0.0, 0.0);
+    let bytes = std::fs::read(file.path()).unwrap();
+    let whole = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    for (name, shape) in [("stages.2.4.look.weight", None), ("stages.0.0.shortcut.bias", Some(vec![64, 2]))] {
+        let tensors = whole.tensors().into_iter().filter(|(own, _)| shape.is_some() || own != name).map(|(own, view)| {
+            let changed = shape.as_ref().filter(|_| own == name);
+            let shape = changed.cloned().unwrap_or_else(|| view.shape().to_vec());
+            (own, TensorView::new(Dtype::F32, shape, view.data()).unwrap())
+        });
+        let changed = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(changed.path(), safetensors::serialize(tensors.collect::<Vec<_>>(), None).unwrap()).unwrap();
+        let SafetyError::Open { source, .. } = SafetyChecker::open(changed.path()).unwrap_err() else { panic!("opened") };
+        assert!(source.to_string().contains(name), "{source}");
+    }
 }
 
 #[tokio::test]
