@@ -234,7 +234,7 @@ async fn work_of_a_dead_router_is_taken_up_where_somebody_still_wants_it() {
         };
         admit.push(house.store.admit(&admission).await.unwrap());
     }
-    house.service.beat().await;
+    house.service.beat(true).await;
     let call = house.call().await;
     assert_eq!(call.dispatch.id, admit[1].id, "nobody waits for the attached one");
     assert_eq!(call.dispatch.request, request);
