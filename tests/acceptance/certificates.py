@@ -1,8 +1,11 @@
 """A certificate authority of a test's own, and a certificate for loopback that it signed."""
 
 import pathlib
+import shutil
 import ssl
 import subprocess
+
+import pytest
 
 
 def openssl(*arguments):
@@ -11,6 +14,8 @@ def openssl(*arguments):
 
 class Certificates:
     def __init__(self, folder: pathlib.Path):
+        if shutil.which("openssl") is None:
+            pytest.skip("needs openssl")
         folder.mkdir()
         key, self.authority = folder / "authority.key", folder / "authority.pem"
         openssl(

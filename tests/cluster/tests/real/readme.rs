@@ -78,6 +78,9 @@ fn the_readmes_cluster_part_leads_to_an_image_word_for_word() {
     if let Some(missing) = lacks() {
         return eprintln!("skipped: {missing}");
     }
+    if std::process::Command::new("curl").arg("--version").output().is_err() {
+        return eprintln!("skipped: it needs curl");
+    }
     // It serves all namespaces: nobody else's installation may be there.
     in_namespace("readme", Needs::Hosts, async |space| {
         let followed = follow(space).await;
