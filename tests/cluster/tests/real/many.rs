@@ -1,6 +1,9 @@
 //! Many models on one installation: all become Ready, and nothing is written when nothing happens.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
 
 use cluster::{Needs, Space};
 use crds::ModelDeployment;
@@ -8,7 +11,8 @@ use futures::{StreamExt as _, TryStreamExt as _};
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::{
     Api, ResourceExt as _,
-    api::{ListParams, Patch, PatchParams, PostParams},
+    api::{Patch, PatchParams, PostParams},
+    runtime::{WatchStreamExt as _, watcher},
 };
 use serde_json::json;
 
@@ -23,8 +27,6 @@ const CONCURRENCY: usize = 32;
 const PATIENCE: Duration = Duration::from_secs(600);
 /// Renewals of the operator's lease, one every 5 seconds, during which nothing else may be written.
 const IDLE_RENEWALS: usize = 3;
-/// Models of one page of a list.
-const PAGE: u32 = 500;
 
 fn model(name: &str) -> ModelDeployment {
     let object = json!({
@@ -84,30 +86,24 @@ async fn floor(models: &Api<ModelDeployment>, count: usize) -> anyhow::Result<Du
     Ok(created + started.elapsed())
 }
 
-async fn ready_count(models: &Api<ModelDeployment>, prefix: &str) -> anyhow::Result<usize> {
-    let (mut count, mut next) = (0, None);
-    loop {
-        let mut page = ListParams::default().limit(PAGE);
-        page.continue_token = next;
-        let list = models.list(&page).await?;
-        count += list.items.iter().filter(|model| model.name_any().starts_with(prefix) && reason(model) == "Available").count();
-        next = list.metadata.continue_.filter(|token| !token.is_empty());
-        if next.is_none() {
-            return Ok(count);
-        }
-    }
-}
-
+/// Watches until so many models whose names begin so are Ready.
 async fn wait_until_ready(models: &Api<ModelDeployment>, prefix: &str, count: usize) -> anyhow::Result<()> {
-    let started = Instant::now();
-    loop {
-        let ready = ready_count(models, prefix).await?;
-        if ready == count {
-            return Ok(());
+    let mut seen = std::pin::pin!(watcher(models.clone(), watcher::Config::default()).default_backoff().touched_objects());
+    let mut ready = BTreeSet::new();
+    let watching = async {
+        while ready.len() < count {
+            // An error of the watch is not its end.
+            if let Some(Ok(model)) = seen.next().await
+                && model.name_any().starts_with(prefix)
+                && reason(&model) == "Available"
+            {
+                ready.insert(model.name_any());
+            }
         }
-        anyhow::ensure!(started.elapsed() < PATIENCE, "{ready} of {count} models are Ready after {PATIENCE:?}");
-        tokio::time::sleep(Duration::from_millis(500)).await;
-    }
+    };
+    let ended = tokio::time::timeout(PATIENCE, watching).await;
+    anyhow::ensure!(ended.is_ok(), "{} of {count} models are Ready after {PATIENCE:?}", ready.len());
+    Ok(())
 }
 
 async fn wait_for_renewals(space: &Space, count: usize) -> anyhow::Result<()> {
