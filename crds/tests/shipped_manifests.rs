@@ -28,7 +28,7 @@ fn the_demo_model_sleeps_in_a_pool_that_is_there() {
     let model = model.unwrap();
     assert_eq!(model.model_id(), "demo");
     let defaults = model.spec.defaults.effective(model.spec.family, &model.spec.limits);
-    assert_eq!((defaults.width, defaults.height, defaults.steps), (64, 64, 20));
+    assert_eq!((defaults.width, defaults.height, defaults.steps), (Some(64), Some(64), Some(20)));
     let pool_name = &model.spec.serving.pooled.as_ref().unwrap().pool;
     let pool = manifests.iter().find_map(|manifest| match manifest {
         Manifest::RuntimePool(pool) if manifest.name() == pool_name => Some(pool),

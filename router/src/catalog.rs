@@ -119,7 +119,8 @@ impl Model {
         Self {
             model_id: deployment.model_id(),
             kind: spec.kind,
-            family: spec.family,
+            // An import tells what it found.
+            family: spec.family.or(deployment.status.as_ref().and_then(|status| status.family)),
             weights,
             import: None,
             serving: spec.serving.clone(),

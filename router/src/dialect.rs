@@ -13,6 +13,7 @@ use crate::refusal::Refusal;
 
 pub mod adapters;
 pub mod cold_start;
+pub mod extension;
 pub mod fields;
 pub mod lenient;
 pub mod modelslab;

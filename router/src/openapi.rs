@@ -10,6 +10,7 @@ use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityRequirement, Secur
 use utoipa::openapi::{Content, InfoBuilder, OpenApi, OpenApiBuilder, Ref, RefOr, Required, ResponseBuilder, Schema};
 use utoipa::{PartialSchema, ToSchema};
 
+use crate::dialect::extension::ExtensionFields;
 use crate::dialect::{modelslab, not_supported, openai};
 use crate::edge::endpoints::{Endpoint, Operation, endpoints};
 
@@ -42,6 +43,7 @@ as absent, unknown fields are ignored. The key is taken from the body field `key
 
 fn components() -> utoipa::openapi::Components {
     let mut schemas = Vec::new();
+    collect::<ExtensionFields>(&mut schemas);
     collect::<modelslab::TextToImageFields>(&mut schemas);
     collect::<modelslab::PictureFields>(&mut schemas);
     collect::<modelslab::FetchFields>(&mut schemas);
@@ -82,7 +84,7 @@ fn operation(endpoint: &Endpoint, method: &Method) -> PathOperation {
     let operation = OperationBuilder::new().tag(tag(endpoint.operation)).summary(Some(summary(endpoint.operation, method)));
     let operation = match endpoint.operation {
         Operation::Generate(task, _) => secured(operation)
-            .request_body(Some(generation_body(task)))
+            .request_body(Some(task_body(task)))
             .response("200", response("The images, or where to fetch them.", json(generation_answers(false))))
             .response("default", response("Why not.", modelslab_error())),
         Operation::FetchByBody(_) => secured(operation)
@@ -99,7 +101,7 @@ fn operation(endpoint: &Endpoint, method: &Method) -> PathOperation {
             secured(operation).response("200", response("The models.", list)).response("default", response("Why not.", modelslab_error()))
         }
         Operation::GenerateImages => secured(operation)
-            .request_body(Some(body::<openai::ImageCall>()))
+            .request_body(Some(generation_body::<openai::ImageCall>()))
             .response("200", images_response())
             .response("default", response("Why not.", openai_error())),
         Operation::EditImages => secured(operation)
@@ -220,17 +222,26 @@ fn body<T: ToSchema>() -> utoipa::openapi::request_body::RequestBody {
         .build()
 }
 
-fn generation_body(task: Task) -> utoipa::openapi::request_body::RequestBody {
+/// A body with the fields of `T` and those of every dialect.
+fn generation_body<T: ToSchema>() -> utoipa::openapi::request_body::RequestBody {
+    let both = || RefOr::T(Schema::AllOf(AllOfBuilder::new().item(reference::<T>()).item(reference::<ExtensionFields>()).build()));
+    RequestBodyBuilder::new().content(JSON, json(both())).content("application/x-www-form-urlencoded", json(both())).build()
+}
+
+fn task_body(task: Task) -> utoipa::openapi::request_body::RequestBody {
     match task {
-        Task::TextToImage => body::<modelslab::TextToImageFields>(),
+        Task::TextToImage => generation_body::<modelslab::TextToImageFields>(),
         _ => picture_body::<modelslab::TextToImageFields, modelslab::PictureFields>(),
     }
 }
 
-/// A body that holds pictures beside the fields of `T`: those of `P`.
+/// A body that holds pictures beside the fields of `T` and of every dialect: those of `P`.
 fn picture_body<T: ToSchema, P: ToSchema>() -> utoipa::openapi::request_body::RequestBody {
-    let both = || RefOr::T(Schema::AllOf(AllOfBuilder::new().item(reference::<T>()).item(reference::<P>()).build()));
-    RequestBodyBuilder::new().content(JSON, json(both())).content("multipart/form-data", json(both())).build()
+    let all = || {
+        let items = AllOfBuilder::new().item(reference::<T>()).item(reference::<ExtensionFields>()).item(reference::<P>());
+        RefOr::T(Schema::AllOf(items.build()))
+    };
+    RequestBodyBuilder::new().content(JSON, json(all())).content("multipart/form-data", json(all())).build()
 }
 
 fn path_parameter(name: &str, description: &str) -> utoipa::openapi::path::Parameter {
@@ -268,7 +279,7 @@ mod tests {
             let is_alias_of_fetch = matches!(endpoint.operation, Operation::FetchByBody(_) | Operation::FetchByPath(_));
             assert!(is_alias_of_fetch || page.contains(&format!("{}`", endpoint.path)), "{}", endpoint.path);
         }
-        for call in ["TextToImageCall", "PictureFields", "OpenAiImageCall", "OpenAiEditFields"] {
+        for call in ["TextToImageCall", "ExtensionFields", "PictureFields", "OpenAiImageCall", "OpenAiEditFields"] {
             for field in document["components"]["schemas"][call]["properties"].as_object().unwrap().keys() {
                 assert!(page.contains(&format!("`{field}`")), "{field} of {call}");
             }
@@ -281,7 +292,7 @@ mod tests {
         for path in ["/api/v7/images/inpaint", "/v1/images/edits"] {
             let content = &document["paths"][path]["post"]["requestBody"]["content"];
             for media_type in ["application/json", "multipart/form-data"] {
-                assert_eq!(content[media_type]["schema"]["allOf"].as_array().map(Vec::len), Some(2), "{path} {media_type}");
+                assert_eq!(content[media_type]["schema"]["allOf"].as_array().map(Vec::len), Some(3), "{path} {media_type}");
             }
         }
         assert_eq!(document["components"]["schemas"]["OpenAiEditFields"]["properties"]["image"]["format"], "binary");
@@ -294,7 +305,10 @@ mod tests {
         assert_eq!(call["width"]["type"], serde_json::json!(["integer", "null"]));
         assert_eq!(call["prompt"]["type"], serde_json::json!(["string", "null"]));
         let operation = &document["paths"]["/api/v7/images/text-to-image"]["post"];
-        assert_eq!(operation["requestBody"]["content"]["application/json"]["schema"]["$ref"], "#/components/schemas/TextToImageCall");
+        assert_eq!(
+            operation["requestBody"]["content"]["application/json"]["schema"]["allOf"][0]["$ref"],
+            "#/components/schemas/TextToImageCall"
+        );
         assert_eq!(document["components"]["schemas"]["OpenAiError"]["properties"]["error"]["$ref"], "#/components/schemas/ErrorDetails");
     }
 }

@@ -15,7 +15,7 @@ use runtime_api::{ImageRequest, Task};
 use crate::engine::Defaults;
 use crate::request::{InvalidRequest, Limits, SIDE_MULTIPLE, check_size, small, uses};
 
-/// diffusers' defaults.
+/// Of Stable Diffusion, until the model is known: what is usual for it takes their place.
 const DEFAULT_IMAGE_TO_IMAGE_STRENGTH: f64 = 0.8;
 const DEFAULT_INPAINT_STRENGTH: f64 = 1.0;
 /// Pixels of the image over which an outpainting's mask fades where the request has no `mask_blur`.
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn strength_is_diffusers_where_the_request_has_none() {
+    fn strength_is_stable_diffusions_where_the_request_has_none() {
         let made = canvas(Task::ImageToImage, &pictures(8, 8), |_| ()).unwrap();
         assert!(matches!(made.start, Start::Image { strength: 0.8, .. }));
         let made = canvas(Task::Inpaint, &masked(8, 8), |_| ()).unwrap();

@@ -8,7 +8,7 @@ use std::fmt::Write;
 use std::sync::Arc;
 
 pub use diffusion::adapter::{Adapter, AdapterFile, AdapterUse};
-pub use diffusion::family::Defaults;
+pub use diffusion::family::{Defaults, Strengths};
 pub use diffusion::pipeline::Request;
 pub use diffusion::text::{Embedding, NamedEmbedding, PromptSyntax};
 

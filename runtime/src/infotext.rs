@@ -101,7 +101,13 @@ mod tests {
     use crate::request::{Limits, complete};
 
     fn facts() -> ModelFacts {
-        let defaults = Defaults { width: 64, height: 96, num_inference_steps: 20, guidance_scale: 7.5 };
+        let defaults = Defaults {
+            width: 64,
+            height: 96,
+            num_inference_steps: 20,
+            guidance_scale: 7.5,
+            strength: crate::engine::Strengths { image: 0.8, inpaint: 1.0 },
+        };
         ModelFacts { bytes: 0, digest: "0123456789abcdef".to_owned(), defaults, sampler: "DDIMScheduler".to_owned() }
     }
 

@@ -2,11 +2,12 @@
 
 use diffusion::adapter::{MAX_ADAPTER_SCALE, MAX_ADAPTERS};
 use diffusion::conditioning::MicroConditioning;
+use diffusion::pipeline::Start;
 use diffusion::text::MAX_EMBEDDINGS;
 use runtime_api::{ImageRequest, Margins, Task};
 
 use crate::canvas::Canvas;
-use crate::engine::{Defaults, PromptSyntax, Request};
+use crate::engine::{Defaults, PromptSyntax, Request, Strengths};
 use crate::picture::MAX_QUALITY;
 
 /// Sides are multiples of this, as latents of every served family are an eighth of the image.
@@ -114,6 +115,7 @@ fn decide(request: &ImageRequest, canvas: &Canvas, defaults: &Defaults, limits: 
     check_texts(request)?;
     check_adapters(request)?;
     let Canvas { width, height, start } = canvas.clone();
+    let start = if request.strength.is_some() { start } else { as_usual(start, request.task, defaults.strength) };
     check_size(width, height, limits)?;
     let steps = request.num_inference_steps.unwrap_or(small(defaults.num_inference_steps));
     if steps == 0 || steps > limits.max_steps {
@@ -158,13 +160,26 @@ fn decide(request: &ImageRequest, canvas: &Canvas, defaults: &Defaults, limits: 
     })
 }
 
+/// A picture of which nobody says how far it is left behind is left behind as is usual for the model. What is drawn around one is drawn from
+/// nothing.
+fn as_usual(start: Start, task: Task, usual: Strengths) -> Start {
+    match (task, start) {
+        (Task::ImageToImage, Start::Image { image, .. }) => Start::Image { image, strength: usual.image },
+        (Task::ImageToImage, Start::Latents { latents, .. }) => Start::Latents { latents, strength: usual.image },
+        (Task::Inpaint, Start::Inpaint { image, mask, .. }) => Start::Inpaint { image, mask, strength: usual.inpaint },
+        (_, start) => start,
+    }
+}
+
 /// What can be said of `request` before its model and its pictures are known.
 ///
 /// # Errors
 /// As [`complete`].
 pub fn check(request: &ImageRequest, limits: &Limits) -> Result<(), InvalidRequest> {
     // Stand-ins within every limit: only what the request itself says is judged.
-    let stand_in = Defaults { width: SIDE_MULTIPLE as usize, height: SIDE_MULTIPLE as usize, num_inference_steps: 1, guidance_scale: 1.0 };
+    let side = SIDE_MULTIPLE as usize;
+    let strength = Strengths { image: 1.0, inpaint: 1.0 };
+    let stand_in = Defaults { width: side, height: side, num_inference_steps: 1, guidance_scale: 1.0, strength };
     decide(request, &Canvas::blank(request, &stand_in), &stand_in, limits, 0).map(drop)
 }
 
@@ -292,12 +307,17 @@ fn within(field: &'static str, asked: Option<f64>, otherwise: f64, low: f64, hig
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use diffusion::picture::{GrayImage, RgbImage};
+
     use super::*;
 
     const LIMITS: Limits = Limits { max_pixels: 512 * 512, max_samples: 4, max_steps: 100 };
 
     fn defaults() -> Defaults {
-        Defaults { width: 64, height: 128, num_inference_steps: 20, guidance_scale: 5.0 }
+        let strength = Strengths { image: 0.3, inpaint: 0.6 };
+        Defaults { width: 64, height: 128, num_inference_steps: 20, guidance_scale: 5.0, strength }
     }
 
     fn asked(change: impl FnOnce(&mut ImageRequest)) -> Result<Request, InvalidRequest> {
@@ -458,6 +478,28 @@ mod tests {
         let request = ImageRequest { task: Task::ImageToImage, ..ImageRequest::text_to_image("", "") };
         let refused = complete(&request, None, &defaults(), &LIMITS, 0);
         assert_eq!(refused, Err(InvalidRequest::Missing { field: "image", task: Task::ImageToImage }));
+    }
+
+    #[test]
+    fn pictures_are_left_behind_as_far_as_the_request_or_the_model_says() {
+        let picture = || Arc::new(RgbImage { width: 8, height: 8, data: vec![7; 192] });
+        let mask = Arc::new(GrayImage { width: 8, height: 8, data: vec![255; 64] });
+        let image = Start::Image { image: picture(), strength: 1.0 };
+        let inpaint = Start::Inpaint { image: picture(), mask, strength: 1.0 };
+        for (task, start, asked, expected) in [
+            (Task::ImageToImage, &image, None, 0.3),
+            (Task::Inpaint, &inpaint, None, 0.6),
+            (Task::Outpaint, &inpaint, None, 1.0),
+            (Task::ImageToImage, &image, Some(1.0), 1.0),
+            (Task::Inpaint, &inpaint, Some(1.0), 1.0),
+        ] {
+            let margins = (task == Task::Outpaint).then_some(Margins { left: 8, ..Margins::default() });
+            let request = ImageRequest { task, margins, strength: asked, ..ImageRequest::text_to_image("", "") };
+            let canvas = Canvas { width: 8, height: 8, start: start.clone() };
+            let made = complete(&request, Some(&canvas), &defaults(), &LIMITS, 0).unwrap();
+            let (Start::Image { strength, .. } | Start::Inpaint { strength, .. }) = made.start else { panic!("{:?}", made.start) };
+            assert_eq!(strength, expected, "{task:?} {asked:?}");
+        }
     }
 
     #[test]

@@ -109,6 +109,26 @@ pub fn numbers<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<f64>, D
     Ok(read.into_iter().flatten().collect())
 }
 
+/// Two whole numbers: a list, or a text with a comma between them.
+pub fn pair<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<[u32; 2]>, D::Error> {
+    let value = Value::deserialize(deserializer)?;
+    if value.is_null() || value.as_str().is_some_and(is_unset_text) {
+        return Ok(None);
+    }
+    let refused = || D::Error::custom(format!("must be two whole numbers, such as [1024, 1024], not {}", shown(&value)));
+    let items: Vec<Value> = match &value {
+        Value::String(text) => text.split(',').map(|item| Value::String(item.to_owned())).collect(),
+        Value::Array(items) => items.clone(),
+        _ => return Err(refused()),
+    };
+    let whole = |item: &Value| read_number(item).ok().flatten().filter(|number| number.fract() == 0.0 && *number >= 0.0);
+    match items.iter().map(whole).collect::<Option<Vec<f64>>>().as_deref() {
+        // `as` moves to the end of the range.
+        Some([first, second]) => Ok(Some([*first as u32, *second as u32])),
+        _ => Err(refused()),
+    }
+}
+
 /// Whether a field asks for something: null, "", "no", "none", false, 0 and empty lists do not.
 pub fn is_set(value: &Value) -> bool {
     match value {

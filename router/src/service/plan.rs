@@ -33,8 +33,14 @@ pub(super) fn callable_model<'a>(
         nearest: catalog.nearest(model_id, ModelKind::Checkpoint, tenant),
     })?;
     expect_kind(model, ModelKind::Checkpoint)?;
-    if model.family.is_some_and(|family| !plan.includes(family)) {
-        return Err(Refusal::NotSupported { feature: format!("the model {model_id} in the plan {}", caller.plan) });
+    let is_included = match model.family {
+        Some(family) => plan.includes(family),
+        // Which one it is cannot be told before the weights are read.
+        None => plan.families.is_none(),
+    };
+    if !is_included {
+        let unknown = if model.family.is_none() { ", whose family nobody has declared," } else { "" };
+        return Err(Refusal::NotSupported { feature: format!("the model {model_id}{unknown} in the plan {}", caller.plan) });
     }
     let not_ready = |reason: String| Refusal::ModelNotReady { model: model_id.to_owned(), reason };
     model.weights.as_ref().map_err(|reason| not_ready(why_not_there(model, reason)))?;
@@ -146,6 +152,10 @@ mod tests {
         let catalog = snapshot([model("demo"), Model { weights: Err("/secret/path is missing".to_owned()), ..model("lost") }]);
         let call = |families, id: &str| callable_model(&catalog, &caller("acme"), &plan(&families), id);
         assert!(matches!(call(serde_json::json!(["sdxl"]), "demo"), Err(Refusal::NotSupported { .. })));
+        let unread = snapshot([Model { family: None, ..model("unread") }]);
+        let call_unread = |families| callable_model(&unread, &caller("acme"), &plan(&families), "unread").map(drop);
+        assert!(call_unread(serde_json::json!(null)).is_ok());
+        assert!(call_unread(serde_json::json!(["sdxl"])).is_err_and(|refusal| refusal.to_string().contains("nobody has declared")));
         let Err(Refusal::ModelNotReady { reason, .. }) = call(serde_json::json!(null), "lost") else { panic!("served") };
         assert!(!reason.contains("/secret"), "{reason}");
     }

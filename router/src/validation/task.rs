@@ -1,29 +1,39 @@
 //! What the fields of a task may be, and which belong to it. Pure.
 
+use crds::model_deployment::{Family, Latents};
 use runtime_api::{ImageRequest, Task};
 
 use super::invalid;
 use crate::refusal::Refusal;
 
-/// diffusers' own; how far a picture is left behind where nobody says.
-pub const DEFAULT_IMAGE_TO_IMAGE_STRENGTH: f64 = 0.8;
-/// What is drawn anew is drawn from nothing.
-const DEFAULT_INPAINT_STRENGTH: f64 = 1.0;
+/// What is drawn around a picture is drawn from nothing.
+const DEFAULT_OUTPAINT_STRENGTH: f64 = 1.0;
 /// As far as a replica softens an edge.
 pub const MASK_BLUR_LIMIT_PIXELS: u32 = 256;
 
-pub(super) fn default_strength(task: Task) -> Option<f64> {
+/// How far a picture is left behind where nobody says: as diffusers' pipelines of the family do; `None` where the family is unknown.
+pub(super) fn default_strength(task: Task, family: Option<Family>) -> Option<f64> {
+    let (image_to_image, inpaint) = match family?.latents() {
+        Latents::StableDiffusion => (0.8, 1.0),
+        Latents::StableDiffusionXl => (0.3, 0.9999),
+        Latents::StableDiffusion3 | Latents::Flux => (0.6, 0.6),
+    };
     match task {
-        Task::ImageToImage => Some(DEFAULT_IMAGE_TO_IMAGE_STRENGTH),
-        Task::Inpaint | Task::Outpaint => Some(DEFAULT_INPAINT_STRENGTH),
+        Task::ImageToImage => Some(image_to_image),
+        Task::Inpaint => Some(inpaint),
+        Task::Outpaint => Some(DEFAULT_OUTPAINT_STRENGTH),
         _ => None,
     }
+}
+
+fn begins_with_a_picture(task: Task) -> bool {
+    matches!(task, Task::ImageToImage | Task::Inpaint | Task::Outpaint)
 }
 
 /// Fields that are out of bounds or do not belong to the task, pictures aside.
 pub(super) fn check(request: &ImageRequest) -> Result<(), Refusal> {
     let strays = [
-        ("strength", request.strength.is_some() && default_strength(request.task).is_none()),
+        ("strength", request.strength.is_some() && !begins_with_a_picture(request.task)),
         ("mask_blur", request.mask_blur.is_some() && !matches!(request.task, Task::Inpaint | Task::Outpaint)),
         ("margins", request.margins.is_some() && request.task != Task::Outpaint),
     ];
@@ -42,7 +52,7 @@ pub(super) fn check(request: &ImageRequest) -> Result<(), Refusal> {
 
 /// Pictures that the task needs, and those that it does not use.
 pub(super) fn check_pictures(request: &ImageRequest) -> Result<(), Refusal> {
-    let needs_image = default_strength(request.task).is_some();
+    let needs_image = begins_with_a_picture(request.task);
     let needs_mask = request.task == Task::Inpaint;
     for (field, is_there, is_needed) in
         [("image", request.image.is_some(), needs_image), ("mask_image", request.mask_image.is_some(), needs_mask)]

@@ -58,6 +58,17 @@ pub struct Defaults {
     pub num_inference_steps: usize,
     /// Strength of guidance.
     pub guidance_scale: f64,
+    /// How far a picture is left behind when it is changed, and when a part of it is drawn anew.
+    pub strength: Strengths,
+}
+
+/// How far pictures are left behind, 0 to 1, as diffusers' pipelines do where nobody says.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Strengths {
+    /// Image to image.
+    pub image: f64,
+    /// Inpainting.
+    pub inpaint: f64,
 }
 
 /// Everything a family's configuration files and tokenizers say, checked against each other.

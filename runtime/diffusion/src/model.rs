@@ -277,6 +277,17 @@ impl ModelFolder {
         self.parts.iter().map(|part| part.index().len()).sum()
     }
 
+    /// SHA-256 in hex that pins the model's source: that of a single file, whatever lies beside it, else [`Self::files_digest`].
+    ///
+    /// # Errors
+    /// [`ModelError`] when a file cannot be read.
+    pub fn source_digest(&self) -> Result<String, ModelError> {
+        match self.origin.single_file() {
+            Some(file) => Ok(sha256_of_file(file)?),
+            None => self.files_digest(),
+        }
+    }
+
     /// Bytes of all weights, as stored.
     pub fn stored_bytes(&self) -> u64 {
         self.parts.iter().map(|part| part.index().bytes()).sum()

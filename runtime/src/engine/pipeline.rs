@@ -111,7 +111,7 @@ impl Engine for Diffusion {
 
     fn load(&self, folder: &ModelFolder, sha256: Option<&str>, progress: &mut dyn FnMut(u64, u64)) -> Result<Model, EngineError> {
         if let Some(declared) = sha256 {
-            let found = folder.files_digest().map_err(|error| model_error(&error))?;
+            let found = folder.source_digest().map_err(|error| model_error(&error))?;
             if found != declared {
                 let text = format!("the model's sha256 is {found}, not the declared {declared}; declare that one or mend the files");
                 return Err(EngineError::InvalidModel(text));

@@ -4,7 +4,7 @@
 use std::sync::{Arc, Condvar, Mutex};
 
 use diffusion::{DType, Device};
-use runtime::engine::{Adapter, AdapterFile, Candidate, Defaults, Engine, EngineError, ModelFacts, Progress, Request, Stepped};
+use runtime::engine::{Adapter, AdapterFile, Candidate, Defaults, Engine, EngineError, ModelFacts, Progress, Request, Stepped, Strengths};
 use runtime::picture::Pixels;
 use runtime::residency::ModelKey;
 
@@ -118,7 +118,13 @@ impl Engine for Puppet {
     }
 
     fn facts(&self, model: &Model) -> ModelFacts {
-        let defaults = Defaults { width: 16, height: 8, num_inference_steps: 4, guidance_scale: 5.0 };
+        let defaults = Defaults {
+            width: 16,
+            height: 8,
+            num_inference_steps: 4,
+            guidance_scale: 5.0,
+            strength: Strengths { image: 0.8, inpaint: 1.0 },
+        };
         ModelFacts { bytes: model.bytes, digest: model.name.clone(), defaults, sampler: String::new() }
     }
 

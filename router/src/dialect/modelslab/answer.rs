@@ -94,20 +94,21 @@ pub struct Meta {
     pub prompt: String,
     pub model_id: String,
     pub negative_prompt: String,
-    pub scheduler: String,
+    /// This, the size, the steps and the guidance are null where the call named none and the model's own files decided.
+    pub scheduler: Option<String>,
     pub safety_checker: &'static str,
     pub safety_checker_type: &'static str,
     #[serde(rename = "W")]
-    pub short_width: u32,
+    pub short_width: Option<u32>,
     #[serde(rename = "H")]
-    pub short_height: u32,
-    pub width: u32,
-    pub height: u32,
-    pub guidance_scale: f64,
+    pub short_height: Option<u32>,
+    pub width: Option<u32>,
+    pub height: Option<u32>,
+    pub guidance_scale: Option<f64>,
     /// The seed that was used, also where it was drawn.
     pub seed: u64,
-    pub steps: u32,
-    pub num_inference_steps: u32,
+    pub steps: Option<u32>,
+    pub num_inference_steps: Option<u32>,
     pub n_samples: u32,
     pub samples: u32,
     pub full_url: &'static str,
@@ -246,22 +247,21 @@ fn rounded_seconds(seconds: f64) -> f64 {
 }
 
 fn meta(request: &ImageRequest, base64: bool) -> Meta {
-    let (width, height) = (request.width.unwrap_or_default(), request.height.unwrap_or_default());
-    let steps = request.num_inference_steps.unwrap_or_default();
+    let (width, height, steps) = (request.width, request.height, request.num_inference_steps);
     let karras = request.sampler_options.get("use_karras_sigmas").and_then(Value::as_bool).unwrap_or(false);
     let algorithm = request.sampler_options.get("algorithm_type").and_then(Value::as_str).unwrap_or("no");
     Meta {
         prompt: request.prompt.clone(),
         model_id: request.model.clone(),
         negative_prompt: request.negative_prompt.clone().unwrap_or_default(),
-        scheduler: request.sampler.clone().unwrap_or_default(),
+        scheduler: request.sampler.clone(),
         safety_checker: yes_or_no(request.safety_checker.is_some()),
         safety_checker_type: request.safety_checker.unwrap_or(DEFAULT_STYLE).name(),
         short_width: width,
         short_height: height,
         width,
         height,
-        guidance_scale: request.guidance_scale.unwrap_or_default(),
+        guidance_scale: request.guidance_scale,
         seed: request.seed.unwrap_or_default(),
         steps,
         num_inference_steps: steps,

@@ -5,6 +5,7 @@ use serde::Deserialize;
 use utoipa::ToSchema;
 
 use super::Family;
+use crate::dialect::extension::ExtensionFields;
 use crate::dialect::{Content, Fields, adapters, fields, lenient, not_supported, pictures, safety, sampler};
 use crate::generation::{Mask, Mode, Pictures, Submission};
 use crate::refusal::Refusal;
@@ -107,8 +108,8 @@ pub struct PictureFields {
     /// Of an inpainting: white is drawn anew, black is kept.
     #[schema(value_type = Option<String>)]
     pub mask_image: (),
-    /// How far the picture is left behind, above 0 and at most 1; also called `prompt_strength`. By default 0.8, and 1 where part of the
-    /// picture is kept.
+    /// How far the picture is left behind, above 0 and at most 1; also called `prompt_strength`. By default what diffusers' pipelines
+    /// of the model's family take.
     #[schema(value_type = Option<f64>)]
     pub strength: (),
     /// Of an outpainting: pixels of the picture's edge over which the new fades into it, at most 256 and a quarter of its shorter side;
@@ -158,12 +159,13 @@ pub fn parse(mut content: Content, task: Task, family: Family) -> Result<Parsed,
     let pictures = take_pictures(&mut content, task)?;
     not_supported::check(&content)?;
     let edit = if task == Task::TextToImage { EditFields::default() } else { take_edit_fields(&mut content.fields)? };
+    let extension = ExtensionFields::read(&content.fields)?;
     let call: TextToImageFields = fields::typed(content.fields)?;
     let track_id = call.track_id.clone();
     let mode = if call.instant_response == Some(true) { Mode::Detached } else { Mode::Attached };
     let base64 = call.base64 == Some(true);
     check(&call)?;
-    let mut request = translate(call)?;
+    let mut request = extension.extend(translate(call)?);
     request.task = task;
     request.strength = edit.strength.or(edit.prompt_strength);
     if task == Task::Outpaint {

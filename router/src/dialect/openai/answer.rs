@@ -82,7 +82,11 @@ pub fn render(generation: &Generation, images: Option<Vec<String>>, public_url: 
 }
 
 pub(super) fn size(generation: &Generation) -> String {
-    format!("{}x{}", generation.request.width.unwrap_or_default(), generation.request.height.unwrap_or_default())
+    match (generation.request.width, generation.request.height) {
+        (Some(width), Some(height)) => format!("{width}x{height}"),
+        // The model's own files decided.
+        _ => "auto".to_owned(),
+    }
 }
 
 /// Checkpoints alone: what stands here is what `model` may name.

@@ -5,6 +5,7 @@ use serde::Deserialize;
 use utoipa::ToSchema;
 
 use super::DIALECT;
+use crate::dialect::extension::ExtensionFields;
 use crate::dialect::{Content, adapters, fields, lenient, not_supported, pictures, safety, sampler};
 use crate::generation::{Mask, Mode, Pictures, Submission};
 use crate::refusal::Refusal;
@@ -106,7 +107,8 @@ pub struct EditFields {
     /// What is transparent in it is drawn anew, what is opaque is kept. Without it the whole picture is changed.
     #[schema(value_type = Option<String>, format = Binary)]
     pub mask: (),
-    /// How far the picture is left behind, above 0 and at most 1. By default 0.8, and 1 with a mask.
+    /// How far the picture is left behind, above 0 and at most 1. By default what diffusers' pipelines of the model's family
+    /// take.
     #[schema(value_type = Option<f64>)]
     pub strength: (),
 }
@@ -148,6 +150,7 @@ pub fn parse_edit(mut content: Content) -> Result<Parsed, Refusal> {
 
 fn parse_call(content: Content, pictures: Pictures) -> Result<Parsed, Refusal> {
     not_supported::check(&content)?;
+    let extension = ExtensionFields::read(&content.fields)?;
     let call: ImageCall = fields::typed(content.fields)?;
     check_background(&call)?;
     let base64 = match call.response_format.as_deref() {
@@ -160,7 +163,7 @@ fn parse_call(content: Content, pictures: Pictures) -> Result<Parsed, Refusal> {
     if partial_images > PARTIAL_IMAGES_LIMIT {
         return Err(invalid("partial_images", "must be between 0 and 3"));
     }
-    let request = translate(call)?;
+    let request = extension.extend(translate(call)?);
     let partial_images = if stream { partial_images } else { 0 };
     let submission = Submission { request, pictures, mode: Mode::Attached, partial_images, track_id: None, dialect: DIALECT };
     Ok(Parsed { submission, base64, stream })

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use candle_core::DType;
 
 use super::declared::{self, VAE};
-use super::{Defaults, Family, ModelSpec, Part, SpecError};
+use super::{Defaults, Family, ModelSpec, Part, SpecError, Strengths};
 use crate::conditioning::{Conditioner, Description, Encoded};
 use crate::denoiser::{Denoiser, Flux as Transformer, FluxConfig};
 use crate::exec::Exec;
@@ -34,6 +34,8 @@ const TRANSFORMER: Part = Part { folder: "transformer", class: "FluxTransformer2
 const PARTS: [Part; 4] = [CLIP, T5, TRANSFORMER, VAE];
 const TOKENIZERS: [&str; 2] = ["tokenizer", "tokenizer_2"];
 
+/// How far pictures are left behind where nobody says.
+const STRENGTHS: Strengths = Strengths { image: 0.6, inpaint: 0.6 };
 /// The reference pipeline's defaults, and the steps that schnell was distilled to.
 const DEFAULT_STEPS: usize = 28;
 const DEFAULT_STEPS_WITHOUT_GUIDANCE: usize = 4;
@@ -129,7 +131,13 @@ impl ModelSpec for Spec {
 
     fn defaults(&self) -> Defaults {
         let num_inference_steps = if self.transformer.guidance { DEFAULT_STEPS } else { DEFAULT_STEPS_WITHOUT_GUIDANCE };
-        Defaults { width: DEFAULT_SIDE_PIXELS, height: DEFAULT_SIDE_PIXELS, num_inference_steps, guidance_scale: DEFAULT_GUIDANCE_SCALE }
+        Defaults {
+            width: DEFAULT_SIDE_PIXELS,
+            height: DEFAULT_SIDE_PIXELS,
+            num_inference_steps,
+            guidance_scale: DEFAULT_GUIDANCE_SCALE,
+            strength: STRENGTHS,
+        }
     }
 
     fn heeds(&self) -> &'static [&'static str] {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use candle_core::{DType, Tensor};
 
 use super::declared::{self, VAE};
-use super::{Defaults, Family, ModelSpec, Part, SpecError};
+use super::{Defaults, Family, ModelSpec, Part, SpecError, Strengths};
 use crate::conditioning::{Conditioner, Description, Encoded};
 use crate::denoiser::{Denoiser, Mmdit, MmditConfig};
 use crate::exec::Exec;
@@ -32,6 +32,8 @@ const TRANSFORMER: Part = Part { folder: "transformer", class: "SD3Transformer2D
 const PARTS: [Part; 5] = [CLIP, CLIP_2, T5, TRANSFORMER, VAE];
 const TOKENIZERS: [&str; 3] = ["tokenizer", "tokenizer_2", "tokenizer_3"];
 
+/// How far pictures are left behind where nobody says.
+const STRENGTHS: Strengths = Strengths { image: 0.6, inpaint: 0.6 };
 /// The reference pipeline's defaults.
 const DEFAULT_STEPS: usize = 28;
 const DEFAULT_GUIDANCE_SCALE: f64 = 7.0;
@@ -153,7 +155,13 @@ impl ModelSpec for Spec {
 
     fn defaults(&self) -> Defaults {
         let side = self.transformer.sample_size.min(MAX_DEFAULT_LATENT_SIDE) * self.vae.scale();
-        Defaults { width: side, height: side, num_inference_steps: DEFAULT_STEPS, guidance_scale: DEFAULT_GUIDANCE_SCALE }
+        Defaults {
+            width: side,
+            height: side,
+            num_inference_steps: DEFAULT_STEPS,
+            guidance_scale: DEFAULT_GUIDANCE_SCALE,
+            strength: STRENGTHS,
+        }
     }
 
     fn heeds(&self) -> &'static [&'static str] {

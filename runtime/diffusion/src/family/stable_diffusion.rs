@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::declared::{self, VAE};
 use super::single_clip::SingleClip;
 use super::unet_networks::{TEXT_ENCODER, UNET, UNetNetworks};
-use super::{Defaults, Family, ModelSpec, Part, SpecError};
+use super::{Defaults, Family, ModelSpec, Part, SpecError, Strengths};
 use crate::conditioning::Conditioner;
 use crate::denoiser::Denoiser;
 use crate::json::{Config, ConfigError};
@@ -29,6 +29,8 @@ const PIPELINES: [&str; 5] = [
 
 const PARTS: [Part; 3] = [TEXT_ENCODER, UNET, VAE];
 
+/// How far pictures are left behind where nobody says.
+const STRENGTHS: Strengths = Strengths { image: 0.8, inpaint: 1.0 };
 /// The reference pipelines' defaults.
 const DEFAULT_STEPS: usize = 50;
 const DEFAULT_GUIDANCE_SCALE: f64 = 7.5;
@@ -111,7 +113,7 @@ impl ModelSpec for Spec {
             true => (DEFAULT_DISTILLED_STEPS, DEFAULT_DISTILLED_GUIDANCE_SCALE),
             false => (DEFAULT_STEPS, DEFAULT_GUIDANCE_SCALE),
         };
-        Defaults { width: pixels, height: pixels, num_inference_steps, guidance_scale }
+        Defaults { width: pixels, height: pixels, num_inference_steps, guidance_scale, strength: STRENGTHS }
     }
 
     fn embeds_guidance(&self) -> bool {

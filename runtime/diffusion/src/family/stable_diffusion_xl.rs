@@ -12,7 +12,7 @@ use candle_core::DType;
 use self::two_clips::TwoClips;
 use super::declared::{self, VAE};
 use super::unet_networks::{TEXT_ENCODER, UNET, UNetNetworks};
-use super::{Defaults, Family, ModelSpec, Part, SpecError};
+use super::{Defaults, Family, ModelSpec, Part, SpecError, Strengths};
 use crate::conditioning::Conditioner;
 use crate::denoiser::{AdditionConfig, Denoiser};
 use crate::json::{Config, ConfigError};
@@ -29,6 +29,8 @@ const TEXT_ENCODER_2: Part = Part { folder: "text_encoder_2", class: "CLIPTextMo
 const BASE_PARTS: [Part; 4] = [TEXT_ENCODER, TEXT_ENCODER_2, UNET, VAE];
 const REFINER_PARTS: [Part; 3] = [TEXT_ENCODER_2, UNET, VAE];
 
+/// How far pictures are left behind where nobody says.
+const STRENGTHS: Strengths = Strengths { image: 0.3, inpaint: 0.9999 };
 /// Side of the latents where the UNet's configuration does not say.
 const DEFAULT_LATENT_SIDE: usize = 128;
 /// The reference pipeline's defaults.
@@ -169,7 +171,13 @@ impl ModelSpec for Spec {
 
     fn defaults(&self) -> Defaults {
         let pixels = self.networks.default_side_pixels(DEFAULT_LATENT_SIDE);
-        Defaults { width: pixels, height: pixels, num_inference_steps: DEFAULT_STEPS, guidance_scale: DEFAULT_GUIDANCE_SCALE }
+        Defaults {
+            width: pixels,
+            height: pixels,
+            num_inference_steps: DEFAULT_STEPS,
+            guidance_scale: DEFAULT_GUIDANCE_SCALE,
+            strength: STRENGTHS,
+        }
     }
 
     fn heeds(&self) -> &'static [&'static str] {

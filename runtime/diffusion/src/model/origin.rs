@@ -131,9 +131,14 @@ impl Origin {
         }
     }
 
+    /// The single file's path.
+    pub(super) fn single_file(&self) -> Option<&Path> {
+        self.file.as_ref().map(|file| file.path.as_path())
+    }
+
     /// The single file's path, where no other file is the model's own.
     pub(super) fn only_file(&self) -> Option<&Path> {
-        self.file.as_ref().filter(|_| built_in::is_built_in(&self.folder)).map(|file| file.path.as_path())
+        self.single_file().filter(|_| built_in::is_built_in(&self.folder))
     }
 
     /// The model's own files of a part that comes from elsewhere: none where it has no such weights, or none that can be read.

@@ -19,7 +19,8 @@ pub(super) struct PictureArguments {
     /// Picture whose white parts are drawn anew; everything else stays as it is in --image.
     #[arg(long, env = "EMULSION_MASK_IMAGE", requires = "image", conflicts_with = "margins")]
     mask_image: Option<PathBuf>,
-    /// How far --image is left behind: near 0 keeps it, 1 draws anew; 0.8 if not given, 1 with --mask-image or --margins.
+    /// How far --image is left behind: near 0 keeps it, 1 draws anew; as usual for the model's family if
+    /// not given, and 1 with --margins.
     #[arg(long, requires = "image")]
     strength: Option<f64>,
     /// Pixels over which the mask's edge is softened; with --margins, over which the new fades into --image.
