@@ -74,3 +74,37 @@ fn an_image_is_priced_by_its_family() {
     assert_eq!(plan.image_price(Family::Sd15).micro_dollars(), 2_000);
     assert_eq!(plan.image_price(Family::Sdxl).micro_dollars(), 4_000);
 }
+
+#[test]
+fn the_catalog_declares_each_published_model_with_its_family_source_and_defaults() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../charts/emulsion/catalog");
+    let page = std::fs::read_to_string(folder.join("../../../docs/catalog.md")).unwrap();
+    let mut ids = BTreeMap::new();
+    for entry in std::fs::read_dir(&folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_none_or(|extension| extension != "yaml") {
+            continue;
+        }
+        let name = path.file_stem().unwrap().to_string_lossy().into_owned();
+        let value: serde_json::Value = serde_yaml::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
+        let manifest = Manifest::from_value(value).unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert_eq!(manifest.name(), name);
+        let Manifest::ModelDeployment(model) = manifest else { panic!("{name} is no model") };
+        assert!(model.spec.source.uri.starts_with("hf://"), "{name}");
+        let family = model.spec.family.unwrap();
+        let defaults = &model.spec.defaults;
+        let is_flow = defaults.sampler.as_ref().unwrap().starts_with("FlowMatch");
+        assert_eq!(is_flow, family.size_multiple() == 16, "{name}");
+        let (steps, guidance) = (defaults.steps.unwrap(), defaults.guidance_scale.unwrap());
+        assert_eq!(defaults.width, defaults.height, "{name}");
+        let row =
+            format!("| `{name}.yaml` | `{}` | `{}` | {steps}, {guidance}, {} |", model.model_id(), family.name(), defaults.width.unwrap());
+        assert!(page.contains(&row), "{row}");
+        ids.insert(model.model_id(), family);
+    }
+    for id in ["sd-1.5", "sd-2.1", "sdxl", "sdxl-refiner", "sdxl-turbo", "sdxl-lightning", "sd-3", "sd-3.5", "flux"] {
+        assert!(ids.contains_key(id), "{id}");
+    }
+    let families: std::collections::BTreeSet<Family> = ids.into_values().collect();
+    assert_eq!(families.len(), 9, "a family has no published model");
+}

@@ -118,3 +118,17 @@ capabilities:
 {{- .file -}}
 {{- end -}}
 {{- end -}}
+
+{{/* A published model of the catalog by its file's name: (list $ NAME). */}}
+{{- define "emulsion.catalogued" -}}
+{{- $root := index . 0 -}}
+{{- $name := index . 1 -}}
+{{- $files := dict -}}
+{{- range $path, $_ := $root.Files.Glob "catalog/*.yaml" -}}
+{{- $_ := set $files (trimSuffix ".yaml" (base $path)) $path -}}
+{{- end -}}
+{{- if not (hasKey $files $name) -}}
+{{- fail (printf "catalog has no %s; it has %s" $name (keys $files | sortAlpha | join ", ")) -}}
+{{- end -}}
+{{- $root.Files.Get (get $files $name) -}}
+{{- end -}}
