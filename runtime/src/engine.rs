@@ -38,6 +38,12 @@ pub trait Engine: Send + Sync + 'static {
     /// Bytes of memory that the model will take.
     fn footprint(&self, folder: &Self::Folder) -> u64;
 
+    /// What requests get of the model where they do not say.
+    fn defaults(&self, folder: &Self::Folder) -> Defaults;
+
+    /// Bytes of memory that an image takes beside the weights, at the worst moment.
+    fn image_bytes(&self, of: Weighed<'_, Self::Folder, Self::Model>, request: &Request) -> u64;
+
     /// Reads the weights, telling bytes done and in all. `sha256` is the digest the model must have, in lowercase hex.
     ///
     /// # Errors
@@ -62,9 +68,9 @@ pub trait Engine: Send + Sync + 'static {
     /// [`EngineError::InvalidRequest`] if the request does not fit the model.
     fn prepare(&self, model: &Arc<Self::Model>, request: &Request) -> Result<Vec<Self::Image>, EngineError>;
 
-    /// Indices of images that share a denoiser call, in the order the calls should run, each of at most `max_rows` rows (or one image's,
-    /// if that is more). Every image is in exactly one group.
-    fn groups(&self, images: &[Candidate<'_, Self::Image>], max_rows: usize) -> Vec<Vec<usize>>;
+    /// Indices of images that share a denoiser call, in the order the calls should run, each within `limits` (or one image's, if that is
+    /// more). Every image is in exactly one group.
+    fn groups(&self, images: &[Candidate<'_, Self::Image>], limits: CallLimits) -> Vec<Vec<usize>>;
 
     /// Advances each image by one denoiser evaluation.
     fn step(&self, images: &mut [&mut Self::Image]) -> Stepped;
@@ -83,6 +89,21 @@ pub trait Engine: Send + Sync + 'static {
     /// # Errors
     /// [`EngineError::Internal`] if the decoder failed.
     fn preview(&self, image: &Self::Image) -> Result<Pixels, EngineError>;
+}
+
+/// A model before or after its weights were read.
+#[derive(Debug)]
+pub enum Weighed<'a, F, M> {
+    Unread(&'a F),
+    Read(&'a M),
+}
+
+/// How large one denoiser call may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CallLimits {
+    pub rows: usize,
+    /// Beside the weights.
+    pub bytes: u64,
 }
 
 /// An image that waits for its next evaluation.

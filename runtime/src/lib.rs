@@ -21,6 +21,7 @@ pub mod http;
 pub mod import;
 pub mod infotext;
 pub mod input;
+pub mod machine;
 pub mod metrics;
 pub mod picture;
 pub mod request;

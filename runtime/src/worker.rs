@@ -37,6 +37,8 @@ pub struct Limits {
     pub queue_limit: u32,
     /// Bytes of weights.
     pub resident_bytes: u64,
+    /// Bytes of what is computed, besides the weights: one image, or one call of several.
+    pub computing_bytes: u64,
     /// Bytes of adapters that requests name, besides the weights of models.
     pub adapter_bytes: u64,
     /// Images that are made or stored at the same time: bounds latents and pixels in memory.
@@ -51,6 +53,7 @@ impl Default for Limits {
         Self {
             queue_limit: 64,
             resident_bytes: 16 << 30,
+            computing_bytes: 8 << 30,
             adapter_bytes: 4 << 30,
             max_images: 16,
             max_rows: 16,

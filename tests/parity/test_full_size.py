@@ -91,12 +91,17 @@ def size(number):
     return f"{number / 1e9:.2f}" if number < 9.995e9 else f"{number / 1e9:.1f}"
 
 
-def test_the_table_of_sizes_says_what_is_printed(printed):
+def table(section):
+    """The rows of a table on the page of families, by family."""
     page = (pathlib.Path(__file__).resolve().parents[2] / "docs" / "models.md").read_text()
-    lines = page.split("## Size at full size")[1].split("\n## ")[0].splitlines()
+    lines = page.split(f"## {section}\n")[1].split("\n## ")[0].splitlines()
     rows = {cells[1].strip("` "): [cell.strip() for cell in cells[2:-1]] for cells in (line.split("|") for line in lines if line.startswith("| `"))}
     assert list(rows) == list(full_size.FAMILIES)
-    for family, row in rows.items():
+    return rows
+
+
+def test_the_table_of_sizes_says_what_is_printed(printed):
+    for family, row in table("Size at full size").items():
         said = printed(family, "diffusers")
         parts = {part["name"]: part["parameters"] for part in said["parts"]}
         encoders = " + ".join(size(count) for name, count in parts.items() if name.startswith("text_encoder"))
@@ -104,3 +109,10 @@ def test_the_table_of_sizes_says_what_is_printed(printed):
         files = [size(said["parameters"] * bytes) for bytes in [1, 2, 4]]
         memory = [size(said["memory_bytes"][precision]) for precision in ["f16", "bf16", "f32"]]
         assert row == [size(said["parameters"]), encoders, denoiser, size(parts["vae"]), *files, *memory], family
+
+
+def test_the_table_of_what_images_take_says_what_is_printed(printed):
+    for family, row in table("What images take beside the weights").items():
+        said = printed(family, "diffusers")["call_bytes"]
+        assert [(case["side"], case["images"]) for case in said] == [(side, images) for side in [512, 1024, 2048] for images in [1, 4]]
+        assert row == [f"{size(case['gpu'])} / {size(case['processor'])}" for case in said], family

@@ -7,12 +7,14 @@ mod flux;
 mod flux_blocks;
 mod flux_config;
 mod joint_blocks;
+mod joint_memory;
 mod mmdit;
 mod mmdit_config;
 mod time_text;
 mod unet;
 mod unet_blocks;
 mod unet_config;
+mod unet_memory;
 
 use candle_core::{Result, Tensor};
 

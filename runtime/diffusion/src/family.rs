@@ -28,6 +28,7 @@ use crate::conditioning::Conditioner;
 use crate::denoiser::Denoiser;
 use crate::json::{Config, ConfigError};
 use crate::layers::{Parameters, PartSources};
+use crate::memory::Working;
 use crate::sampler::ScheduleRequest;
 use crate::tokenizer::TokenizerError;
 use crate::vae::{Vae, VaeConfig};
@@ -143,6 +144,9 @@ pub trait ModelSpec: Send + Sync + std::fmt::Debug {
     fn part_dtype(&self, _folder: &str, compute: DType) -> DType {
         compute
     }
+
+    /// Bytes that one call of the denoiser takes beside the weights, over `rows` with latents of `[height, width]`.
+    fn denoising_bytes(&self, rows: usize, latent: [usize; 2], working: Working) -> u64;
 
     /// Builds what turns prompts into conditioning, from the text encoders.
     ///

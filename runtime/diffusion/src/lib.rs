@@ -26,6 +26,7 @@ pub mod family;
 pub mod guidance;
 pub mod json;
 pub mod layers;
+pub mod memory;
 pub mod model;
 pub mod ops;
 pub mod picture;

@@ -27,7 +27,7 @@ use candle_core::{DType, Device};
 use serde_json::{Map, Value};
 
 pub use error::ModelError;
-pub use expectation::{Expectation, ExpectedLayout, ExpectedPart, ExpectedTensor, MemoryBytes};
+pub use expectation::{CallBytes, Expectation, ExpectedLayout, ExpectedPart, ExpectedTensor, MemoryBytes};
 pub use files::FilesDigest;
 pub use inspection::{ComponentInspection, Inspection, TensorInspection};
 pub use origin::ModelFiles;
@@ -38,6 +38,7 @@ use crate::denoiser::Denoiser;
 use crate::exec::Exec;
 use crate::family::{self, Defaults, ModelSpec, Part};
 use crate::json::{Config, ConfigError};
+use crate::memory::Computing;
 use crate::sampler::{self, SamplerError};
 use crate::vae::Vae;
 use crate::weights::{TensorIndex, sha256_of_file};
@@ -46,7 +47,7 @@ use replacement::Replacement;
 use sources::{FileSources, ShapeRecorders};
 
 /// The autoencoder's folder, in every family.
-const VAE: &str = "vae";
+pub(crate) const VAE: &str = "vae";
 /// The longest side of an image, in pixels: beyond this, attention over all positions costs more than any deadline allows.
 pub const MAX_SIDE_PIXELS: usize = 2048;
 /// The most images of one request.
@@ -304,6 +305,16 @@ impl ModelFolder {
         self.parts.iter().map(bytes).fold(0, u64::saturating_add)
     }
 
+    /// What requests get where they do not say.
+    pub fn defaults(&self) -> Defaults {
+        self.spec.defaults()
+    }
+
+    /// What its networks take of memory when they run on `device` in `dtype`.
+    pub fn computing(&self, device: &Device, dtype: DType) -> Computing {
+        Computing::new(Arc::clone(&self.spec), device.is_cpu(), dtype)
+    }
+
     /// Reads the weights onto `device` in `dtype` (whatever float they are stored as), in the order text encoders → denoiser → VAE.
     ///
     /// # Errors
@@ -384,6 +395,11 @@ impl Model {
     /// Bytes of the parameters on the device.
     pub fn bytes(&self) -> u64 {
         self.bytes
+    }
+
+    /// What its networks take of memory when they run.
+    pub fn computing(&self) -> Computing {
+        Computing::new(Arc::clone(&self.spec), self.exec.device.is_cpu(), self.exec.compute)
     }
 
     /// What requests get where they do not say.

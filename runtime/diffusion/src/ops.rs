@@ -19,8 +19,10 @@ mod rotary;
 mod upsample;
 
 pub use activation::{Activation, activate, geglu};
+pub(crate) use attention::MAX_SCORES;
 pub use attention::{attention, biased_attention, causal_attention};
 pub use combine::{Term, combine};
+pub(crate) use conv2d::MAX_PATCH_ELEMENTS;
 pub use conv2d::{Padding, conv2d};
 pub use group_norm::group_norm;
 pub use layer_norm::{layer_norm, modulated_layer_norm};

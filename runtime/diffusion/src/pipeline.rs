@@ -24,7 +24,7 @@ pub use decode::{composed, decode, preview, to_rgb8};
 pub use error::{InvalidRequest, PipelineError};
 pub use image_state::ImageState;
 pub use plan::{PlanLimits, Waiting, plan};
-pub use prepare::prepare;
+pub use prepare::{image_bytes, prepare};
 pub use request::{InjectedTensors, Request};
 pub use start::{GivenLatents, InvalidStart, Start};
 pub use step::{StepReport, step};

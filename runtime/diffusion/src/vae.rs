@@ -7,6 +7,7 @@ mod blocks;
 mod config;
 mod decoder;
 mod encoder;
+mod memory;
 mod tiling;
 
 use candle_core::{DType, Result, Tensor};

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
 use diffusion::adapter::{AdapterFile, AdapterInspection};
-use diffusion::model::{Expectation, ExpectedLayout, Inspection};
+use diffusion::model::{CallBytes, Expectation, ExpectedLayout, Inspection};
 
 use super::model_files::PartArguments;
 
@@ -138,6 +138,11 @@ fn describe_expectation(expectation: &Expectation) -> String {
             expectation.memory_bytes.f16, expectation.memory_bytes.bf16, expectation.memory_bytes.f32
         ),
     ];
+    let size = |bytes: &CallBytes| {
+        let CallBytes { side, images, gpu, processor } = bytes;
+        format!("computing   {side}×{side}, {images} at once: {gpu} bytes in 16 bits on a GPU, {processor} in f32 on a processor")
+    };
+    lines.extend(expectation.call_bytes.iter().map(size));
     for part in &expectation.parts {
         lines.push(format!("\n{}  {} tensors, {} parameters", part.folder, part.tensors.len(), part.parameters));
         lines.extend(part.tensors.iter().map(|tensor| format!("  {:?}  {}", tensor.shape, tensor.name)));

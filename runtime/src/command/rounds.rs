@@ -2,7 +2,7 @@
 
 use anyhow::{Context, anyhow};
 
-use crate::engine::{Candidate, Engine};
+use crate::engine::{CallLimits, Candidate, Engine};
 
 /// Rows of one call. More would not be faster on any device, and take more memory.
 const MAX_ROWS: usize = 16;
@@ -13,7 +13,7 @@ const MAX_ROWS: usize = 16;
 /// The first error of any image.
 pub(super) fn step_all<E: Engine>(engine: &E, images: &mut [E::Image]) -> anyhow::Result<()> {
     let candidates: Vec<_> = images.iter().map(|image| Candidate { image, passed_over: 0 }).collect();
-    for group in engine.groups(&candidates, MAX_ROWS) {
+    for group in engine.groups(&candidates, CallLimits { rows: MAX_ROWS, bytes: u64::MAX }) {
         let in_group = images.iter_mut().enumerate().filter(|(index, _)| group.contains(index));
         let mut borrowed: Vec<&mut E::Image> = in_group.map(|(_, image)| image).collect();
         let stepped = engine.step(&mut borrowed);

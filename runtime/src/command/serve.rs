@@ -18,6 +18,7 @@ use super::compute::ComputeArguments;
 use super::{logging, parent};
 use crate::content::ContentCache;
 use crate::http::{Token, app};
+use crate::machine;
 use crate::request;
 use crate::safety::SafetyChecker;
 use crate::source::ModelRoots;
@@ -58,10 +59,14 @@ pub struct Serve {
     /// Generations that may wait; more are refused as busy.
     #[arg(long, env = "EMULSION_QUEUE_LIMIT", default_value_t = Limits::default().queue_limit)]
     queue_limit: u32,
-    /// Bytes of weights that may be in memory; the least recently used models go first. Where nothing is said: 16 GiB, on a GPU 60 % of its
-    /// memory, as the rest is for what is computed.
+    /// Bytes of weights that may be in memory; the least recently used models go first. Where nothing is said: 60 % of the memory there is, a GPU's or
+    /// this process's, and on a processor no more than 16 GiB.
     #[arg(long, env = "EMULSION_RESIDENT_BYTES_LIMIT")]
     resident_bytes_limit: Option<u64>,
+    /// Bytes of memory that what is computed may take besides the weights; an image that would take more is refused. Where nothing is said: 30 % of
+    /// the memory there is.
+    #[arg(long, env = "EMULSION_COMPUTING_BYTES_LIMIT")]
+    computing_bytes_limit: Option<u64>,
     /// Bytes of adapters that may be in memory besides the weights; the least recently used go first.
     #[arg(long, env = "EMULSION_ADAPTER_BYTES_LIMIT", default_value_t = Limits::default().adapter_bytes)]
     adapter_bytes_limit: u64,
@@ -156,9 +161,11 @@ impl Serve {
                 bail!("{flag} is {value}; it must be from 1 to {MAX_COUNT}");
             }
         }
+        let (resident_bytes, computing_bytes) = shares(gpu_memory_bytes, machine::memory_bytes());
         Ok(Limits {
             queue_limit: self.queue_limit,
-            resident_bytes: self.resident_bytes_limit.unwrap_or_else(|| resident_bytes(gpu_memory_bytes)),
+            resident_bytes: self.resident_bytes_limit.unwrap_or(resident_bytes),
+            computing_bytes: self.computing_bytes_limit.unwrap_or(computing_bytes),
             adapter_bytes: self.adapter_bytes_limit,
             max_images: self.max_images,
             max_rows: self.max_rows,
@@ -167,12 +174,19 @@ impl Serve {
     }
 }
 
-/// Hundredths of a GPU's memory that weights may take.
-const GPU_PERCENT_OF_WEIGHTS: u64 = 60;
+/// Hundredths of the memory there is that weights may take, and what is computed. The rest is for adapters, pictures and the program.
+const PERCENT_OF_WEIGHTS: u64 = 60;
+const PERCENT_OF_COMPUTING: u64 = 30;
 
-/// Bytes of weights where nobody says.
-fn resident_bytes(gpu_memory_bytes: Option<u64>) -> u64 {
-    gpu_memory_bytes.map_or(Limits::default().resident_bytes, |bytes| bytes / 100 * GPU_PERCENT_OF_WEIGHTS)
+/// Bytes of weights and of what is computed where nobody says, from the memory of the GPU, if one computes, and of the machine.
+fn shares(gpu: Option<u64>, machine: Option<u64>) -> (u64, u64) {
+    let usual = Limits::default();
+    let percent = |bytes: u64, share: u64| bytes / 100 * share;
+    match (gpu, machine) {
+        (Some(gpu), _) => (percent(gpu, PERCENT_OF_WEIGHTS), percent(gpu, PERCENT_OF_COMPUTING)),
+        (None, Some(machine)) => (percent(machine, PERCENT_OF_WEIGHTS).min(usual.resident_bytes), percent(machine, PERCENT_OF_COMPUTING)),
+        (None, None) => (usual.resident_bytes, usual.computing_bytes),
+    }
 }
 
 /// The largest count that any flag may set; far more than any device serves.
@@ -209,5 +223,25 @@ async fn drain(replica: &Replica, bound: Duration, close: oneshot::Sender<()>, s
     match tokio::time::timeout(bound, finished).await {
         Ok(()) => tracing::info!("drained"),
         Err(_) => tracing::warn!("draining took too long; what is left is given up"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn weights_and_what_is_computed_share_the_memory_there_is() {
+        let gibibyte = 1 << 30;
+        let in_gibibytes = |(weights, computing): (u64, u64)| (weights as f64 / gibibyte as f64, computing as f64 / gibibyte as f64);
+        for (gpu, machine, expected) in [
+            (Some(80 * gibibyte), Some(gibibyte), (48.0, 24.0)),
+            (None, Some(10 * gibibyte), (6.0, 3.0)),
+            (None, Some(100 * gibibyte), (16.0, 30.0)),
+            (None, None, (16.0, 8.0)),
+        ] {
+            let (weights, computing) = in_gibibytes(shares(gpu, machine));
+            assert!((weights - expected.0).abs() < 1e-6 && (computing - expected.1).abs() < 1e-6, "{weights} {computing}");
+        }
     }
 }

@@ -9,8 +9,8 @@ use diffusion::pipeline::{self, ImageState, InjectedTensors, PipelineError, Plan
 use diffusion::{DType, Device, Tensor};
 
 use super::{
-    Adapter, AdapterFile, AdapterUse, Candidate, DeviceError, DeviceName, Engine, EngineError, ModelFacts, Precision, Progress, Request,
-    Stepped, chain,
+    Adapter, AdapterFile, AdapterUse, CallLimits, Candidate, Defaults, DeviceError, DeviceName, Engine, EngineError, ModelFacts, Precision,
+    Progress, Request, Stepped, Weighed, chain,
 };
 use crate::picture::Pixels;
 use crate::residency::{Merge, ModelKey};
@@ -109,6 +109,18 @@ impl Engine for Diffusion {
         folder.loaded_bytes(self.dtype(folder))
     }
 
+    fn defaults(&self, folder: &ModelFolder) -> Defaults {
+        folder.defaults()
+    }
+
+    fn image_bytes(&self, of: Weighed<'_, ModelFolder, Model>, request: &Request) -> u64 {
+        let computing = match of {
+            Weighed::Unread(folder) => folder.computing(&self.device, self.dtype(folder)),
+            Weighed::Read(model) => model.computing(),
+        };
+        pipeline::image_bytes(&computing, request)
+    }
+
     fn load(&self, folder: &ModelFolder, sha256: Option<&str>, progress: &mut dyn FnMut(u64, u64)) -> Result<Model, EngineError> {
         if let Some(declared) = sha256 {
             let found = folder.source_digest().map_err(|error| model_error(&error))?;
@@ -134,13 +146,15 @@ impl Engine for Diffusion {
         self.prepare_injected(model, request, &InjectedTensors::default())
     }
 
-    fn groups(&self, images: &[Candidate<'_, ImageState>], max_rows: usize) -> Vec<Vec<usize>> {
+    fn groups(&self, images: &[Candidate<'_, ImageState>], limits: CallLimits) -> Vec<Vec<usize>> {
         let waiting = |candidate: &Candidate<'_, ImageState>| {
             let key: BatchKey = candidate.image.batch_key();
-            Waiting { key, rows: candidate.image.rows(), passed_over: candidate.passed_over }
+            let (rows, row_bytes) = (candidate.image.rows(), candidate.image.row_bytes());
+            Waiting { key, rows, row_bytes, passed_over: candidate.passed_over }
         };
         let waiting: Vec<Waiting> = images.iter().map(waiting).collect();
-        pipeline::plan(&waiting, PlanLimits { max_rows, max_latent_pixels: MAX_LATENT_PIXELS })
+        let CallLimits { rows: max_rows, bytes: max_bytes } = limits;
+        pipeline::plan(&waiting, PlanLimits { max_rows, max_latent_pixels: MAX_LATENT_PIXELS, max_bytes })
     }
 
     fn step(&self, images: &mut [&mut ImageState]) -> Stepped {

@@ -22,7 +22,7 @@ use super::generation::Generation;
 use super::loader::{Order, Report};
 use super::replica::Shared;
 use super::running::Running;
-use crate::engine::{Candidate, Engine, EngineError, Request};
+use crate::engine::{CallLimits, Candidate, Engine, EngineError, Request, Weighed};
 use crate::infotext::{Names, infotext};
 use crate::request::complete;
 use crate::residency::Residency;
@@ -211,6 +211,9 @@ impl<E: Engine> DeviceThread<E> {
             },
             Err(error) => return generation.ending.failed(FailureReason::InvalidRequest, error.to_string()),
         };
+        if let Some(message) = self.too_large(Weighed::Read(&model), &request) {
+            return generation.ending.failed(FailureReason::InvalidRequest, message);
+        }
         let names = Names { model: &generation.dispatch.model.id, adapters: &generation.dispatch.request.adapters };
         generation.infotexts = (0..request.samples).map(|sample| infotext(&request, &facts, names, sample)).collect();
         let engine = Arc::clone(&self.engine);
@@ -238,7 +241,8 @@ impl<E: Engine> DeviceThread<E> {
         if candidates.is_empty() {
             return;
         }
-        let groups = self.engine.groups(&candidates, self.shared.limits.max_rows as usize);
+        let limits = CallLimits { rows: self.shared.limits.max_rows as usize, bytes: self.shared.limits.computing_bytes };
+        let groups = self.engine.groups(&candidates, limits);
         drop(candidates);
         let mut failures: Vec<(usize, EngineError)> = Vec::new();
         for group in groups {

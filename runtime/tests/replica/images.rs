@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use diffusion::{DType, Device};
-use runtime::engine::{Adapter, AdapterFile, Candidate, Diffusion, Engine, EngineError, ModelFacts, Progress, Request, Stepped};
+use runtime::engine::{
+    Adapter, AdapterFile, CallLimits, Candidate, Defaults, Diffusion, Engine, EngineError, ModelFacts, Progress, Request, Stepped, Weighed,
+};
 use runtime::picture::Pixels;
 use runtime::residency::ModelKey;
 use runtime::worker::Limits;
@@ -41,6 +43,14 @@ impl Engine for Gated {
         self.engine.footprint(folder)
     }
 
+    fn defaults(&self, folder: &Self::Folder) -> Defaults {
+        self.engine.defaults(folder)
+    }
+
+    fn image_bytes(&self, of: Weighed<'_, Self::Folder, Self::Model>, request: &Request) -> u64 {
+        self.engine.image_bytes(of, request)
+    }
+
     fn load(&self, folder: &Self::Folder, sha256: Option<&str>, progress: &mut dyn FnMut(u64, u64)) -> Result<Self::Model, EngineError> {
         self.engine.load(folder, sha256, progress)
     }
@@ -53,8 +63,8 @@ impl Engine for Gated {
         self.engine.prepare(model, request)
     }
 
-    fn groups(&self, images: &[Candidate<'_, Self::Image>], max_rows: usize) -> Vec<Vec<usize>> {
-        self.engine.groups(images, max_rows)
+    fn groups(&self, images: &[Candidate<'_, Self::Image>], limits: CallLimits) -> Vec<Vec<usize>> {
+        self.engine.groups(images, limits)
     }
 
     fn step(&self, images: &mut [&mut Self::Image]) -> Stepped {

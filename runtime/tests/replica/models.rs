@@ -105,6 +105,25 @@ async fn model_in_use_stays_and_the_other_waits_for_its_room() {
 }
 
 #[tokio::test]
+async fn image_beyond_the_memory_is_refused_before_a_weight_is_read() {
+    // The puppet takes a byte for each pixel of each row: 16 × 8 × 2.
+    let house = House::gated(Limits { computing_bytes: 255, ..Limits::default() }).await;
+    house.gate.open();
+    let (reason, message) = house.send(&house.dispatch("x")).await.failure().await;
+    assert_eq!(reason, FailureReason::InvalidRequest);
+    assert!(
+        message.contains("16×8 takes 256 bytes") && message.contains("has 255") && message.contains("--computing-bytes-limit"),
+        "{message}"
+    );
+    assert!(house.state().await.resident.is_empty());
+    let mut fits = house.dispatch("x");
+    fits.request.guidance_scale = Some(1.0);
+    house.send(&fits).await.done().await;
+    // Now that the model is there.
+    assert_eq!(house.send(&house.dispatch("x")).await.failure().await, (reason, message));
+}
+
+#[tokio::test]
 async fn model_beyond_the_limit_is_refused_with_the_way_out() {
     let house = House::gated(Limits { resident_bytes: 1, ..Limits::default() }).await;
     let (reason, message) = house.send(&house.dispatch("x")).await.failure().await;

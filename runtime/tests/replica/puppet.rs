@@ -4,7 +4,9 @@
 use std::sync::{Arc, Condvar, Mutex};
 
 use diffusion::{DType, Device};
-use runtime::engine::{Adapter, AdapterFile, Candidate, Defaults, Engine, EngineError, ModelFacts, Progress, Request, Stepped, Strengths};
+use runtime::engine::{
+    Adapter, AdapterFile, CallLimits, Candidate, Defaults, Engine, EngineError, ModelFacts, Progress, Request, Stepped, Strengths, Weighed,
+};
 use runtime::picture::Pixels;
 use runtime::residency::ModelKey;
 
@@ -117,14 +119,17 @@ impl Engine for Puppet {
         Ok(Model { bytes: folder.bytes, name: folder.name.clone() })
     }
 
+    fn defaults(&self, _folder: &Model) -> Defaults {
+        Defaults { width: 16, height: 8, num_inference_steps: 4, guidance_scale: 5.0, strength: Strengths { image: 0.8, inpaint: 1.0 } }
+    }
+
+    /// As many as it has pixels, for each row.
+    fn image_bytes(&self, _of: Weighed<'_, Model, Model>, request: &Request) -> u64 {
+        (request.width * request.height * if request.guidance_scale > 1.0 { 2 } else { 1 }) as u64
+    }
+
     fn facts(&self, model: &Model) -> ModelFacts {
-        let defaults = Defaults {
-            width: 16,
-            height: 8,
-            num_inference_steps: 4,
-            guidance_scale: 5.0,
-            strength: Strengths { image: 0.8, inpaint: 1.0 },
-        };
+        let defaults = self.defaults(model);
         ModelFacts { bytes: model.bytes, digest: model.name.clone(), defaults, sampler: String::new() }
     }
 
@@ -142,14 +147,14 @@ impl Engine for Puppet {
         Ok((0..request.samples).map(image).collect())
     }
 
-    fn groups(&self, images: &[Candidate<'_, Image>], max_rows: usize) -> Vec<Vec<usize>> {
+    fn groups(&self, images: &[Candidate<'_, Image>], limits: CallLimits) -> Vec<Vec<usize>> {
         let mut groups: Vec<(Vec<usize>, usize)> = Vec::new();
         for (index, candidate) in images.iter().enumerate() {
             let image = candidate.image;
             let fits = |group: &&mut (Vec<usize>, usize)| {
                 let first = images[group.0[0]].image;
                 let is_alike = first.model.name == image.model.name && first.request.width == image.request.width;
-                is_alike && group.1 + image.rows() <= max_rows
+                is_alike && group.1 + image.rows() <= limits.rows
             };
             match groups.iter_mut().find(fits) {
                 Some((group, rows)) => {

@@ -17,6 +17,7 @@ use crate::exec::Exec;
 use crate::guidance::Branch;
 use crate::json::{Config, ConfigError};
 use crate::layers::{Parameters, PartSources};
+use crate::memory::Working;
 use crate::sampler::ScheduleRequest;
 use crate::text::{
     ClipTextConfig, ClipTextEncoder, EmbeddingError, EncodeError, NamedEmbedding, Pooling, PromptEncoder, RequestWords, StatesFrom,
@@ -166,6 +167,10 @@ impl ModelSpec for Spec {
 
     fn part_dtype(&self, folder: &str, compute: DType) -> DType {
         declared::t5_dtype(folder == T5.folder, compute)
+    }
+
+    fn denoising_bytes(&self, rows: usize, latent: [usize; 2], working: Working) -> u64 {
+        self.transformer.call_bytes(rows, latent, working)
     }
 
     fn conditioner(&self, sources: &dyn PartSources) -> Result<Box<dyn Conditioner>, WeightsError> {

@@ -13,6 +13,7 @@ use crate::conditioning::Conditioner;
 use crate::denoiser::Denoiser;
 use crate::json::{Config, ConfigError};
 use crate::layers::{Parameters, PartSources};
+use crate::memory::Working;
 use crate::ops::Activation;
 use crate::text::{ClipTextConfig, ClipTextEncoder, Pooling, PromptEncoder, StatesFrom};
 use crate::tokenizer::Tokenizer;
@@ -122,6 +123,10 @@ impl ModelSpec for Spec {
 
     fn heeds(&self) -> &'static [&'static str] {
         &[]
+    }
+
+    fn denoising_bytes(&self, rows: usize, latent: [usize; 2], working: Working) -> u64 {
+        self.networks.unet.call_bytes(rows, latent, working)
     }
 
     fn conditioner(&self, sources: &dyn PartSources) -> Result<Box<dyn Conditioner>, WeightsError> {

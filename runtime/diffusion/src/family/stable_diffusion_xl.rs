@@ -17,6 +17,7 @@ use crate::conditioning::Conditioner;
 use crate::denoiser::{AdditionConfig, Denoiser};
 use crate::json::{Config, ConfigError};
 use crate::layers::{Parameters, PartSources};
+use crate::memory::Working;
 use crate::text::{ClipTextConfig, ClipTextEncoder, Pooling, PromptEncoder, StatesFrom};
 use crate::tokenizer::Tokenizer;
 use crate::vae::VaeConfig;
@@ -199,6 +200,10 @@ impl ModelSpec for Spec {
             (true, DType::F16 | DType::BF16) => DType::F32,
             _ => compute,
         }
+    }
+
+    fn denoising_bytes(&self, rows: usize, latent: [usize; 2], working: Working) -> u64 {
+        self.networks.unet.call_bytes(rows, latent, working)
     }
 
     fn conditioner(&self, sources: &dyn PartSources) -> Result<Box<dyn Conditioner>, WeightsError> {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
 use candle_core::DType;
 use serde::Serialize;
@@ -9,7 +10,8 @@ use serde::Serialize;
 use super::ModelError;
 use super::sources::{Asked, ShapeRecorders};
 use crate::built_in;
-use crate::family::{self, FAMILIES, Part};
+use crate::family::{self, FAMILIES, ModelSpec, Part};
+use crate::memory::Computing;
 
 /// Whose names tensors have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +31,8 @@ pub struct Expectation {
     pub parameters: u64,
     /// Of the weights alone.
     pub memory_bytes: MemoryBytes,
+    /// What is computed beside the weights, by size and count of images.
+    pub call_bytes: Vec<CallBytes>,
     /// In the order they are loaded.
     pub parts: Vec<ExpectedPart>,
 }
@@ -43,6 +47,23 @@ pub struct MemoryBytes {
     /// 16 bits, of which 8 are significant.
     pub bf16: u64,
 }
+
+/// What images of one size take beside the weights while they share a call, with guidance and at the worst moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct CallBytes {
+    /// Width and height, in pixels.
+    pub side: usize,
+    /// In one call of the denoiser; the autoencoder sees them one after another.
+    pub images: usize,
+    /// On a GPU, in 16 bits of either kind.
+    pub gpu: u64,
+    /// On a processor, in f32.
+    pub processor: u64,
+}
+
+/// Sides, in pixels, and counts of images of which [`CallBytes`] tell.
+const SIDES: [usize; 3] = [512, 1024, 2048];
+const COUNTS: [usize; 2] = [1, 4];
 
 /// What one part of it holds.
 #[derive(Clone, Debug, Serialize)]
@@ -93,8 +114,20 @@ impl Expectation {
             parts.iter().map(of_part).sum()
         };
         let memory_bytes = MemoryBytes { f32: bytes(DType::F32), f16: bytes(DType::F16), bf16: bytes(DType::BF16) };
-        Ok(Self { family: family.to_owned(), parameters, memory_bytes, parts })
+        Ok(Self { family: family.to_owned(), parameters, memory_bytes, call_bytes: call_bytes(&Arc::from(spec)), parts })
     }
+}
+
+fn call_bytes(spec: &Arc<dyn ModelSpec>) -> Vec<CallBytes> {
+    let gpu = Computing::new(Arc::clone(spec), false, spec.half_precision());
+    let processor = Computing::new(Arc::clone(spec), true, DType::F32);
+    let rows_of_image = if spec.embeds_guidance() { 1 } else { 2 };
+    let known = |side: &usize| spec.max_side_pixels().is_none_or(|most| *side <= most);
+    let cases = SIDES.into_iter().filter(known).flat_map(|side| COUNTS.map(|images| (side, images)));
+    let bytes = |computing: &Computing, side, images| computing.bytes(rows_of_image * images, [side, side]);
+    cases
+        .map(|(side, images)| CallBytes { side, images, gpu: bytes(&gpu, side, images), processor: bytes(&processor, side, images) })
+        .collect()
 }
 
 fn expected(family: &str, part: &Part, layout: ExpectedLayout, asked: Asked) -> ExpectedPart {

@@ -53,8 +53,9 @@ fn fused(query: &Tensor, key: &Tensor, value: &Tensor, attention: kernels::Atten
     query.contiguous()?.apply_op3(&key.contiguous()?, &value.contiguous()?, attention)
 }
 
-/// Elements of the scores that exist at once, over all rows and heads: 1 GB. All of those of a 1024×1024 image would be nine times as many.
-const MAX_SCORES: usize = 1 << 28;
+/// Elements of the scores that exist at once, over all rows and heads: 256 MB, and three times that while they become weights. All of those of a
+/// 1024×1024 image would be 36 times as many.
+pub(crate) const MAX_SCORES: usize = 1 << 26;
 
 fn composed(query: &Tensor, key: &Tensor, value: &Tensor, heads: usize, scores: Scores<'_>) -> Result<Tensor> {
     in_blocks(query, key, value, heads, scores, MAX_SCORES)

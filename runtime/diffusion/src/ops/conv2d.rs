@@ -26,9 +26,9 @@ pub fn conv2d(x: &Tensor, weight: &Tensor, bias: &Tensor, padding: Padding, stri
     x.contiguous()?.apply_op3(weight, bias, kernels::Conv2d { padding_before, padding_after, stride })
 }
 
-/// Without cuDNN, candle lays out the patches of a whole convolution on a GPU, nine times the image: at most so many elements at once, 1 GB in
+/// Without cuDNN, candle lays out the patches of a whole convolution on a GPU, nine times the image: at most so many elements at once, 512 MB in
 /// f32. (Its launch counts them in 32 bits, too.)
-const MAX_PATCH_ELEMENTS: usize = 1 << 28;
+pub(crate) const MAX_PATCH_ELEMENTS: usize = 1 << 27;
 
 pub(super) fn composed(x: &Tensor, weight: &Tensor, bias: &Tensor, padding: Padding, stride: usize) -> Result<Tensor> {
     if x.device().is_cpu() && x.dtype() == DType::BF16 {

@@ -68,6 +68,16 @@ impl ImageState {
         self.course.conditionings.len()
     }
 
+    /// Bytes beside the weights that each of its rows takes in a call.
+    pub fn row_bytes(&self) -> u64 {
+        let rows = self.rows().max(1);
+        let size = match self.latents.dims() {
+            [_, height, width] => [*height, *width],
+            _ => [0, 0],
+        };
+        self.course.model.computing().denoising_bytes(rows, size) / rows as u64
+    }
+
     /// What it has in common with those it can share a call with.
     pub fn batch_key(&self) -> BatchKey {
         let mut latent_shape = [0; 3];

@@ -9,6 +9,8 @@ pub struct Waiting {
     pub key: BatchKey,
     /// [`super::ImageState::rows`].
     pub rows: usize,
+    /// Bytes beside the weights that each of its rows takes in a call.
+    pub row_bytes: u64,
     /// Calls that were run since this image's last one: whoever was passed over most goes first.
     pub passed_over: u64,
 }
@@ -18,8 +20,10 @@ pub struct Waiting {
 pub struct PlanLimits {
     /// Rows of one call.
     pub max_rows: usize,
-    /// Latent positions of all rows of one call together: bounds activations and the time of one step.
+    /// Latent positions of all rows of one call together: bounds the time of one step.
     pub max_latent_pixels: usize,
+    /// Bytes beside the weights of one call.
+    pub max_bytes: u64,
 }
 
 /// Groups images into calls: each call is a list of indices into `waiting`, which is ordered oldest first.
@@ -39,7 +43,9 @@ pub fn plan(waiting: &[Waiting], limits: PlanLimits) -> Vec<Vec<usize>> {
         order.retain(|&index| {
             let image = waiting[index];
             let total = rows.saturating_add(image.rows);
-            let fits = total <= limits.max_rows && total.saturating_mul(key.latent_pixels()) <= limits.max_latent_pixels;
+            let bytes = image.row_bytes.saturating_mul(total as u64);
+            let latent_pixels = total.saturating_mul(key.latent_pixels());
+            let fits = total <= limits.max_rows && latent_pixels <= limits.max_latent_pixels && bytes <= limits.max_bytes;
             let taken = image.key == key && (fits || call.is_empty());
             if taken {
                 rows = total;
@@ -57,10 +63,15 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const LIMITS: PlanLimits = PlanLimits { max_rows: 4, max_latent_pixels: 1000 };
+    const LIMITS: PlanLimits = PlanLimits { max_rows: 4, max_latent_pixels: 1000, max_bytes: 1000 };
 
     fn image(model: u64, side: usize, rows: usize, passed_over: u64) -> Waiting {
-        Waiting { key: BatchKey { model, latent_shape: [4, side, side], concat_channels: 0, joint_tokens: 0 }, rows, passed_over }
+        Waiting {
+            key: BatchKey { model, latent_shape: [4, side, side], concat_channels: 0, joint_tokens: 0 },
+            rows,
+            row_bytes: 1,
+            passed_over,
+        }
     }
 
     #[test]
@@ -73,6 +84,13 @@ mod tests {
     fn misfit_at_the_head_does_not_block_others() {
         let waiting = [image(1, 8, 2, 0), image(2, 8, 2, 0), image(1, 8, 2, 0), image(2, 8, 2, 0)];
         assert_eq!(plan(&waiting, LIMITS), [vec![0, 2], vec![1, 3]]);
+    }
+
+    #[test]
+    fn call_takes_no_more_memory_than_there_is() {
+        let waiting = [image(1, 8, 2, 0), image(1, 8, 2, 0)].map(|image| Waiting { row_bytes: 251, ..image });
+        assert_eq!(plan(&waiting, LIMITS), [vec![0], vec![1]]);
+        assert_eq!(plan(&waiting, PlanLimits { max_bytes: 1004, ..LIMITS }), [vec![0, 1]]);
     }
 
     #[test]

@@ -12,7 +12,9 @@ use super::{ImageState, InjectedTensors, InvalidRequest, PipelineError, Request,
 use crate::adapter::{AdapterError, AdapterRows, AdapterSet};
 use crate::conditioning::{Conditioning, Description};
 use crate::exec::Exec;
+use crate::family::ModelSpec;
 use crate::guidance::{Branch, Guidance};
+use crate::memory::Computing;
 use crate::model::Model;
 use crate::picture::Overlay;
 use crate::sampler::{self, NoiseStream, Sampler, SamplerState};
@@ -32,7 +34,7 @@ pub fn prepare(model: &Arc<Model>, request: &Request, injected: &InjectedTensors
     let schedule = schedule.map_err(InvalidRequest::Sampler)?;
     let training = sampler::training_timesteps(model.scheduler(), &request.sampler_options).map_err(InvalidRequest::Sampler)?;
     let window = Window::of(request, spec.is_flow(), sampler.as_ref(), &schedule, training)?;
-    let guidance = guidance(model, request);
+    let guidance = guidance(spec, request);
     let adapters = bind(model, request)?;
     let exec = model.exec().with_adapters(AdapterRows::every(&adapters));
     let words = model.conditioner().words(&request.embeddings, model.exec()).map_err(InvalidRequest::from_embeddings)?;
@@ -55,6 +57,12 @@ pub fn prepare(model: &Arc<Model>, request: &Request, injected: &InjectedTensors
     (0..request.samples).map(image).collect()
 }
 
+/// Bytes beside the weights that one image of `request` takes at the worst moment. Its size is not checked here.
+pub fn image_bytes(computing: &Computing, request: &Request) -> u64 {
+    let rows = guidance(computing.spec(), request).branches().len();
+    computing.bytes(rows, [request.height, request.width])
+}
+
 /// What an inpainting keeps of its picture.
 fn overlay(start: &Start) -> Option<Overlay> {
     match start {
@@ -65,8 +73,8 @@ fn overlay(start: &Start) -> Option<Overlay> {
 
 /// Where the strength of guidance is an input of the denoiser, only `true_cfg_scale` asks for a negative prediction, and only where there is
 /// something to be negative about.
-fn guidance(model: &Model, request: &Request) -> Guidance {
-    let scale = match (model.spec().embeds_guidance(), &request.negative_prompt) {
+fn guidance(spec: &dyn ModelSpec, request: &Request) -> Guidance {
+    let scale = match (spec.embeds_guidance(), &request.negative_prompt) {
         (false, _) => request.guidance_scale,
         (true, Some(_)) => request.true_cfg_scale,
         (true, None) => 1.0,

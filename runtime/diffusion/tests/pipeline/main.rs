@@ -6,6 +6,7 @@
 //! - `flow`: models of flow matching, tiny and random: their rows' bits, families and configurations.
 //! - `folder`: what is accepted as a model folder, and what is refused with which words.
 //! - `loading_memory`: loading takes hardly more memory than what is kept.
+//! - `computing_memory`: computing takes as much memory as was said before.
 //! - `decoding_memory`: a large picture is decoded in hardly more memory than a tile of it.
 //! - `precision`: what 16 bits make of each family and of adapters, and of an autoencoder that they are too few for.
 //! - `prompts`: what the two syntaxes have in common, how long prompts are divided, and which are refused.
@@ -15,6 +16,7 @@
 mod adapter_files;
 mod adapters;
 mod batching;
+mod computing_memory;
 mod decoding_memory;
 mod embeddings;
 mod flow;

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use runtime_api::{Event, FailureReason};
 
 use super::{DeviceThread, Order, Report};
-use crate::engine::{Engine, EngineError};
+use crate::engine::{Engine, EngineError, Request, Weighed};
+use crate::request::complete;
 use crate::residency::{ModelKey, Room};
 
 /// The model that is on the way.
@@ -61,6 +62,10 @@ impl<E: Engine> DeviceThread<E> {
             // Everybody who wanted it has gone; nothing was read yet.
             return;
         }
+        self.refuse_too_large(&key, &folder);
+        if !self.waiting.iter().any(|generation| generation.key == key) {
+            return;
+        }
         match self.residency.evict_for(bytes) {
             Room::After(_) => {
                 if self.loader.send(Order::Load { key: key.clone(), folder }).is_ok() {
@@ -77,6 +82,35 @@ impl<E: Engine> DeviceThread<E> {
                 self.fail_waiting(&key, FailureReason::InvalidModel, &text);
             }
         }
+    }
+
+    /// Ends those whose image has no room beside the weights: nothing is read for them.
+    fn refuse_too_large(&mut self, key: &ModelKey, folder: &E::Folder) {
+        let defaults = self.engine.defaults(folder);
+        for generation in std::mem::take(&mut self.waiting) {
+            let asked = &generation.dispatch.request;
+            let limits = &self.shared.limits.request;
+            // What is wrong with it otherwise is said when it is prepared.
+            let request = (generation.key == *key)
+                .then(|| complete(asked, generation.canvas.as_ref(), &defaults, limits, generation.seed).ok())
+                .flatten();
+            match request.and_then(|request| self.too_large(Weighed::Unread(folder), &request)) {
+                Some(message) => generation.ending.failed(FailureReason::InvalidRequest, message),
+                None => self.waiting.push_back(generation),
+            }
+        }
+    }
+
+    /// Why an image has no room beside the weights, if it has none.
+    pub(super) fn too_large(&self, of: Weighed<'_, E::Folder, E::Model>, request: &Request) -> Option<String> {
+        let (needed, limit) = (self.engine.image_bytes(of, request), self.shared.limits.computing_bytes);
+        (needed > limit).then(|| {
+            format!(
+                "an image of {}×{} takes {needed} bytes of memory beside the model's weights, and this replica has {limit} for that; ask for a \
+                 smaller one, or raise its --computing-bytes-limit",
+                request.width, request.height
+            )
+        })
     }
 
     pub(super) fn take_report(&mut self, report: Report<E::Folder, E::Model>) {
