@@ -280,6 +280,7 @@ impl Dispatcher {
             id: entry.id,
             model: sources.model.clone(),
             inputs,
+            refiner: sources.refiner.clone(),
             adapters: sources.adapters.clone(),
             contents,
             outputs,

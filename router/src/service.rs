@@ -267,6 +267,7 @@ impl Service {
         // Before anything is fetched.
         validation::check(&submission.request, model)?;
         plan::check_adapters(&catalog, caller, model, &submission.request)?;
+        plan::check_refiner(&catalog, caller, plan, model, &submission.request)?;
         let place = self.take_place()?;
         let (per_minute, burst) = (plan.requests_per_minute.unsigned_abs(), plan.burst.unsigned_abs());
         self.house.limiter.check(caller.tenant, per_minute, burst, Instant::now()).map_err(|retry_after| Refusal::RateLimited {

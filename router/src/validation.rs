@@ -2,7 +2,7 @@
 //! randomness is an argument. It knows no plans' quotas and no dialects.
 
 use crds::model_deployment::{Family, Latents, Limits};
-use runtime_api::ImageRequest;
+use runtime_api::{ImageRequest, Task};
 
 use crate::catalog::Model;
 use crate::inputs::Size;
@@ -184,6 +184,23 @@ fn check_conditions(request: &ImageRequest) -> Result<(), Refusal> {
             return Err(invalid(field, format!("{field} must be above 0 and below 1")));
         }
     }
+    if let Some(refiner) = &request.refiner {
+        if !(refiner.start > 0.0 && refiner.start < 1.0) {
+            return Err(invalid("refiner_start", "refiner_start must be above 0 and below 1".to_owned()));
+        }
+        if matches!(request.task, Task::Inpaint | Task::Outpaint) {
+            return Err(invalid(
+                "refiner",
+                "refiner goes on with whole images: it cannot be used where part of a picture is kept".to_owned(),
+            ));
+        }
+        if request.denoising_start.is_some() || request.denoising_end.is_some() {
+            return Err(invalid(
+                "refiner",
+                "refiner and denoising_start or denoising_end cannot be used together: say refiner_start".to_owned(),
+            ));
+        }
+    }
     match (request.denoising_start, request.denoising_end) {
         (Some(start), Some(end)) if start >= end => Err(invalid("denoising_end", "denoising_end must be above denoising_start".to_owned())),
         _ => Ok(()),
@@ -249,6 +266,7 @@ fn invalid(field: &str, message: String) -> Refusal {
 #[cfg(test)]
 mod tests {
     use crds::model_deployment::{GenerationDefaults, Limits};
+    use runtime_api::RefinerUse;
 
     use super::*;
     use crate::catalog::tests::model;
@@ -401,6 +419,24 @@ mod tests {
             ),
             (refusal(|request| request.denoising_end = Some(1.0)), "denoising_end must be above 0 and below 1"),
             (refusal(|request| request.denoising_start = Some(0.0)), "denoising_start must be above 0 and below 1"),
+            (
+                refusal(|request| request.refiner = Some(RefinerUse { model: "fine".to_owned(), start: 1.0 })),
+                "refiner_start must be above 0 and below 1",
+            ),
+            (
+                refusal(|request| {
+                    request.refiner = Some(RefinerUse { model: "fine".to_owned(), start: 0.8 });
+                    request.denoising_end = Some(0.9);
+                }),
+                "refiner and denoising_start or denoising_end cannot be used together: say refiner_start",
+            ),
+            (
+                refusal(|request| {
+                    request.refiner = Some(RefinerUse { model: "fine".to_owned(), start: 0.8 });
+                    request.task = Task::Outpaint;
+                }),
+                "refiner goes on with whole images: it cannot be used where part of a picture is kept",
+            ),
             (
                 refusal(|request| (request.denoising_start, request.denoising_end) = (Some(0.8), Some(0.8))),
                 "denoising_end must be above denoising_start",

@@ -184,6 +184,7 @@ mod tests {
                 request,
                 inputs: Vec::new(),
                 adapters: sources.iter().map(source).collect(),
+                refiner: None,
                 contents: Vec::new(),
                 outputs: Vec::new(),
                 deadline_ms: 0,

@@ -3,6 +3,7 @@
 
 mod device;
 mod pipeline;
+mod refining;
 
 use std::fmt::Write;
 use std::sync::Arc;
@@ -14,6 +15,7 @@ pub use diffusion::text::{Embedding, NamedEmbedding, PromptSyntax};
 
 pub use device::{DeviceError, DeviceName, Precision};
 pub use pipeline::Diffusion;
+pub use refining::before;
 
 use crate::picture::Pixels;
 use crate::residency::ModelKey;
@@ -77,6 +79,12 @@ pub trait Engine: Send + Sync + 'static {
 
     /// How far an image is.
     fn progress(&self, image: &Self::Image) -> Progress;
+
+    /// What another model is asked for, to go on from `start` with images that [`before`] made of `request`, all of its samples.
+    ///
+    /// # Errors
+    /// [`EngineError::Internal`] if the device failed.
+    fn hand_over(&self, images: &[Self::Image], request: &Request, start: f64) -> Result<Request, EngineError>;
 
     /// The finished image.
     ///

@@ -4,7 +4,7 @@
 use std::fmt::Write;
 
 use diffusion::pipeline::Start;
-use runtime_api::AdapterUse;
+use runtime_api::{AdapterUse, RefinerUse};
 
 use crate::engine::{ModelFacts, Request};
 use crate::picture::bounded_text;
@@ -57,6 +57,13 @@ pub fn infotext(request: &Request, facts: &ModelFacts, names: Names<'_>, sample:
         settings(request, facts, names.model, sample).into_iter().map(|(key, value)| format!("{key}: {value}")).collect();
     let _ = write!(text, "\n{}", settings.join(", "));
     bounded_text(&text).into_owned()
+}
+
+/// What [`infotext`] said, of an image that another model, with these facts, went on with.
+pub fn refined(text: &str, facts: &ModelFacts, refiner: Option<&RefinerUse>) -> String {
+    let Some(RefinerUse { model, start }) = refiner else { return text.to_owned() };
+    let hash: String = facts.digest.chars().take(MODEL_HASH_DIGITS).collect();
+    bounded_text(&format!("{text}, Refiner: {}, Refiner switch at: {start}", quoted(&format!("{model} [{hash}]")))).into_owned()
 }
 
 fn settings(request: &Request, facts: &ModelFacts, model: &str, sample: usize) -> Vec<(&'static str, String)> {

@@ -69,6 +69,10 @@ pub enum InvalidRequest {
     Range { field: &'static str, value: f64, low: f64, high: f64 },
     #[error("{field} {value} is not possible: it is above 0 and below 1")]
     Share { field: &'static str, value: f64 },
+    #[error(
+        "a refiner goes on with whole images where the model left the schedule: not where a part is kept, nor with denoising_start or denoising_end"
+    )]
+    Refiner,
     #[error("sampler_options has more than {MAX_SAMPLER_OPTIONS} keys")]
     SamplerOptions,
     #[error("embeddings names {count}: at most {MAX_EMBEDDINGS} are taken")]
@@ -232,6 +236,12 @@ fn check_task(request: &ImageRequest) -> Result<(), InvalidRequest> {
         return Err(InvalidRequest::MaskBlur { pixels });
     }
     let has_margins = request.margins.is_some_and(|margins| margins != Margins::default());
+    if let Some(refiner) = &request.refiner {
+        share("refiner.start", Some(refiner.start))?;
+        if matches!(request.task, Task::Inpaint | Task::Outpaint) || request.denoising_start.is_some() || request.denoising_end.is_some() {
+            return Err(InvalidRequest::Refiner);
+        }
+    }
     if request.task == Task::Outpaint && !has_margins {
         return Err(InvalidRequest::Missing { field: "margins", task: request.task });
     }

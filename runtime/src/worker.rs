@@ -20,6 +20,7 @@ mod loader;
 mod opening;
 mod preparing;
 mod previews;
+mod refining;
 mod replica;
 mod running;
 

@@ -32,6 +32,8 @@ mod images;
 mod inputs;
 #[path = "replica/models.rs"]
 mod models;
+#[path = "replica/refining.rs"]
+mod refining;
 #[path = "replica/safety.rs"]
 mod safety;
 #[path = "replica/storing.rs"]

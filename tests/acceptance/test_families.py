@@ -126,6 +126,21 @@ def test_what_the_family_decides_is_as_on_the_command_line(family_house, pipelin
         assert picture.same_pixels((tmp_path / "drawn.png").read_bytes(), png), model
 
 
+def test_a_refiner_goes_on_where_the_called_model_leaves_off(family_house, pipelines, tmp_path):
+    key = family_house.key()
+    call = {"key": key, "model_id": "sdxl", "prompt": "a red circle", "seed": 5, "num_inference_steps": 8, "guidance_scale": 4}
+    [refined] = assert_success(family_house, family_house.post(TEXT_TO_IMAGE, call | {"refiner": "sdxl-refiner", "refiner_start": 0.6}).json())
+    command = [debug_binary("EMULSION_RUNTIME", "emulsion-runtime"), "generate", "--model", pipelines / "sdxl", "--seed", "5", "--steps", "8"]
+    command += ["--guidance-scale", "4", "--prompt", "a red circle", "--prompt-syntax", "weighted", "--output", tmp_path / "drawn.png"]
+    command += ["--refiner", pipelines / "sdxl-refiner", "--refiner-start", "0.6"]
+    subprocess.run(command, check=True, capture_output=True)
+    assert picture.same_pixels((tmp_path / "drawn.png").read_bytes(), refined)
+    assert "Refiner: sdxl-refiner [" in Image.open(io.BytesIO(refined)).text["parameters"]
+    for refiner, said in [("sd15", "sd15"), ("sdxl-fine", "Model not found: sdxl-fine")]:
+        answer = family_house.post(TEXT_TO_IMAGE, call | {"refiner": refiner}).json()
+        assert answer["status"] != "success" and said in answer["message"], answer
+
+
 def test_what_single_families_heed_reaches_the_model_and_no_other(family_house):
     key = family_house.key()
     plain = draw(family_house, key, "sdxl")

@@ -1,11 +1,14 @@
 //! Fields that no client's API has and every dialect takes: what single families of models heed beside the prompt, by diffusers' own names.
 
-use runtime_api::ImageRequest;
+use runtime_api::{ImageRequest, RefinerUse};
 use serde::Deserialize;
 use utoipa::ToSchema;
 
 use super::{Fields, fields, lenient};
 use crate::refusal::Refusal;
+
+/// Where a refiner goes on if nobody says: diffusers' own example.
+const DEFAULT_REFINER_START: f64 = 0.8;
 
 /// Beside the fields of every call for images, in every dialect, by the names of diffusers' pipelines. A model that does not heed one of them
 /// refuses the call.
@@ -64,6 +67,12 @@ pub struct ExtensionFields {
     /// The share of the schedule at which it is left (SDXL and its refiner).
     #[serde(deserialize_with = "lenient::number")]
     pub denoising_end: Option<f64>,
+    /// The id of a model that goes on where the called one leaves off, such as SDXL's refiner.
+    #[serde(deserialize_with = "lenient::filled_text")]
+    pub refiner: Option<String>,
+    /// The share of the schedule, above 0 and below 1, at which it goes on; 0.8 if absent.
+    #[serde(deserialize_with = "lenient::number")]
+    pub refiner_start: Option<f64>,
 }
 
 impl ExtensionFields {
@@ -74,6 +83,7 @@ impl ExtensionFields {
 
     /// The request with them.
     pub(super) fn extend(self, request: ImageRequest) -> ImageRequest {
+        let start = self.refiner_start.unwrap_or(DEFAULT_REFINER_START);
         ImageRequest {
             prompt_2: self.prompt_2,
             prompt_3: self.prompt_3,
@@ -92,6 +102,7 @@ impl ExtensionFields {
             negative_aesthetic_score: self.negative_aesthetic_score,
             denoising_start: self.denoising_start,
             denoising_end: self.denoising_end,
+            refiner: self.refiner.map(|model| RefinerUse { model, start }),
             ..request
         }
     }
@@ -115,7 +126,7 @@ mod tests {
             "prompt": "a", "prompt_2": "b", "prompt_3": "c", "negative_prompt_2": "d", "negative_prompt_3": "", "max_sequence_length": "77",
             "true_cfg_scale": "4.5", "guidance_rescale": 0.7, "original_size": [1024, 768], "target_size": "512, 640",
             "crops_coords_top_left": ["8", 0], "negative_original_size": null, "negative_target_size": "", "aesthetic_score": 7,
-            "negative_aesthetic_score": 2.5, "denoising_start": 0.8, "denoising_end": "0.9",
+            "negative_aesthetic_score": 2.5, "denoising_start": 0.8, "denoising_end": "0.9", "refiner": "fine", "refiner_start": "0.7",
         });
         let family = modelslab::GENERATION_PATHS[0].2;
         let theirs = modelslab::parse(Content::from(fields(&sent)), Task::TextToImage, family).unwrap().submission.request;
@@ -130,7 +141,15 @@ mod tests {
             assert_eq!((request.negative_target_size, request.negative_crops_coords_top_left), (None, None));
             assert_eq!((request.aesthetic_score, request.negative_aesthetic_score), (Some(7.0), Some(2.5)));
             assert_eq!((request.denoising_start, request.denoising_end), (Some(0.8), Some(0.9)));
+            assert_eq!(request.refiner, Some(RefinerUse { model: "fine".to_owned(), start: 0.7 }));
         }
+    }
+
+    #[test]
+    fn a_refiner_begins_where_nobody_says_at_four_fifths_and_a_start_alone_is_none() {
+        let refiner = |sent: Value| ExtensionFields::read(&fields(&sent)).unwrap().extend(ImageRequest::text_to_image("demo", "a")).refiner;
+        assert_eq!(refiner(json!({"refiner": "fine"})), Some(RefinerUse { model: "fine".to_owned(), start: 0.8 }));
+        assert_eq!(refiner(json!({"refiner": " ", "refiner_start": 0.5})), None);
     }
 
     #[test]

@@ -11,6 +11,8 @@ use crate::catalog::{Model, Snapshot, WeightFiles, Weights, file_uri};
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Sources {
     pub(super) model: ModelSource,
+    /// Of the model that goes on where the first leaves off.
+    pub(super) refiner: Option<ModelSource>,
     /// In the request's order, embeddings after adapters.
     pub(super) adapters: Vec<ModelSource>,
     /// Those of them that are on the replica's disk.
@@ -21,37 +23,45 @@ pub(super) struct Sources {
 
 /// Why a request that was accepted cannot be made any more is told to its caller.
 pub(super) fn resolve(catalog: &Snapshot, model: &Model, request: &ImageRequest) -> Result<Sources, String> {
-    let weights = weights(model)?;
-    let mut sources = Sources { model: source(model, weights), adapters: Vec::new(), paths: Vec::new(), contents: BTreeSet::new() };
-    sources.note(weights);
-    if let Some(vae) = catalog.declared_vae(model)? {
-        let weights = self::weights(vae)?;
-        let ModelSource { id, uri, sha256, .. } = source(vae, weights);
-        sources.model.vae = Some(VaeSource { id, uri, sha256 });
-        sources.note(weights);
-    }
-    for (adapter, scale) in catalog.declared_adapters(model)? {
-        let weights = self::weights(adapter)?;
-        let ModelSource { id, uri, sha256, .. } = source(adapter, weights);
-        sources.model.adapters.push(AdapterSource { id, uri, sha256, scale });
-        sources.note(weights);
-    }
+    let mut paths = Vec::new();
+    let mut contents = BTreeSet::new();
+    let mut note = |weights: &Weights| {
+        paths.extend(weights.paths().cloned());
+        if let Weights::Content { digest } = weights {
+            contents.insert(digest.clone());
+        }
+    };
+    let own = whole(catalog, model, &mut note)?;
+    let declared = |name: &String| catalog.models.get(name).ok_or_else(|| format!("the model {name} is no longer declared"));
+    let refiner = request.refiner.as_ref().map(|refiner| whole(catalog, declared(&refiner.model)?, &mut note)).transpose()?;
+    let mut adapters = Vec::new();
     for name in request.adapters.iter().map(|adapter| &adapter.model).chain(&request.embeddings) {
-        let adapter = catalog.models.get(name).ok_or_else(|| format!("the model {name} is no longer declared"))?;
-        let weights = self::weights(adapter)?;
-        sources.adapters.push(source(adapter, weights));
-        sources.note(weights);
+        let adapter = declared(name)?;
+        let weights = weights(adapter)?;
+        adapters.push(source(adapter, weights));
+        note(weights);
     }
-    Ok(sources)
+    Ok(Sources { model: own, refiner, adapters, paths, contents })
 }
 
-impl Sources {
-    fn note(&mut self, weights: &Weights) {
-        self.paths.extend(weights.paths().cloned());
-        if let Weights::Content { digest } = weights {
-            self.contents.insert(digest.clone());
-        }
+/// A model with all that is declared to be part of it; `note` sees all weights.
+fn whole(catalog: &Snapshot, model: &Model, note: &mut dyn FnMut(&Weights)) -> Result<ModelSource, String> {
+    let own = weights(model)?;
+    note(own);
+    let mut whole = source(model, own);
+    if let Some(vae) = catalog.declared_vae(model)? {
+        let weights = weights(vae)?;
+        let ModelSource { id, uri, sha256, .. } = source(vae, weights);
+        whole.vae = Some(VaeSource { id, uri, sha256 });
+        note(weights);
     }
+    for (adapter, scale) in catalog.declared_adapters(model)? {
+        let weights = weights(adapter)?;
+        let ModelSource { id, uri, sha256, .. } = source(adapter, weights);
+        whole.adapters.push(AdapterSource { id, uri, sha256, scale });
+        note(weights);
+    }
+    Ok(whole)
 }
 
 fn weights(model: &Model) -> Result<&Weights, String> {
@@ -70,7 +80,7 @@ fn source(model: &Model, weights: &Weights) -> ModelSource {
 #[cfg(test)]
 mod tests {
     use crds::model_deployment::{Adapter, Family, ModelKind};
-    use runtime_api::AdapterUse;
+    use runtime_api::{AdapterUse, RefinerUse};
 
     use super::*;
     use crate::catalog::tests::{lora, model, snapshot};
@@ -91,6 +101,23 @@ mod tests {
         assert!(sources.model.adapters.is_empty());
         assert_eq!(resolve(&request("oil", "word")).unwrap_err(), "the model oil is no longer declared");
         assert_eq!(resolve(&request("ink", "lost")).unwrap_err(), "the model lost cannot be served: gone");
+    }
+
+    #[test]
+    fn refiner_comes_with_what_is_declared_for_it() {
+        let adapters = vec![Adapter { model: "ink".to_owned(), scale: 0.5 }];
+        let lost = Model { weights: Err("gone".to_owned()), ..model("lost") };
+        let catalog = snapshot([model("demo"), Model { adapters, ..model("fine") }, lora("ink"), lost]);
+        let resolve = |name: &str| {
+            let refiner = Some(RefinerUse { model: name.to_owned(), start: 0.8 });
+            resolve(&catalog, &catalog.models["demo"], &ImageRequest { refiner, ..ImageRequest::text_to_image("demo", "a red circle") })
+        };
+        let sources = resolve("fine").unwrap();
+        let refiner = sources.refiner.unwrap();
+        assert_eq!((refiner.id.as_str(), refiner.uri.as_str(), refiner.adapters.len()), ("fine", "file:///models/fine", 1));
+        assert_eq!((sources.model.id.as_str(), sources.model.adapters.len(), sources.paths.len()), ("demo", 0, 3));
+        assert_eq!(resolve("none").unwrap_err(), "the model none is no longer declared");
+        assert_eq!(resolve("lost").unwrap_err(), "the model lost cannot be served: gone");
     }
 
     #[test]

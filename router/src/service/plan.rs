@@ -62,6 +62,26 @@ fn why_not_there(model: &Model, reason: &str) -> String {
     if model.import.is_some() { reason.to_owned() } else { "its weights are not there; the administrator's log says why".to_owned() }
 }
 
+/// Whether the caller may use the refiner that the request names, with this model.
+pub(super) fn check_refiner(
+    catalog: &Snapshot,
+    caller: &Caller,
+    plan: &TenantPlanSpec,
+    model: &Model,
+    request: &ImageRequest,
+) -> Result<(), Refusal> {
+    let Some(asked) = &request.refiner else { return Ok(()) };
+    let refiner = callable_model(catalog, caller, plan, &asked.model)?;
+    match (refiner.family, model.family) {
+        (Some(own), Some(family)) if own.latents() != family.latents() => {
+            let feature =
+                format!("the refiner {}, which is {}, with {}, which is {}", refiner.model_id, own.name(), model.model_id, family.name());
+            Err(Refusal::NotSupported { feature })
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Whether the caller may use every adapter and embedding that the request names, with this model.
 pub(super) fn check_adapters(catalog: &Snapshot, caller: &Caller, model: &Model, request: &ImageRequest) -> Result<(), Refusal> {
     let loras = request.adapters.iter().map(|adapter| (&adapter.model, ModelKind::Lora, "LoRA"));
@@ -121,7 +141,8 @@ fn shortened(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use runtime_api::AdapterUse;
+    use crds::model_deployment::Family;
+    use runtime_api::{AdapterUse, RefinerUse};
     use uuid::Uuid;
 
     use super::*;
@@ -189,6 +210,32 @@ mod tests {
         assert_eq!(check("other", &[], &["ink"]), refused("ink is a LoRA, not an embedding"));
         assert_eq!(check("other", &["large"], &[]), refused("large, which is for sdxl, with demo, which is sd15 is not supported"));
         assert!(check("other", &["lost"], &[]).is_err_and(|text| text.contains("administrator") && !text.contains("/secret")));
+    }
+
+    #[test]
+    fn a_refiner_must_be_callable_and_of_the_models_latents() {
+        let family = |id: &str, family| Model { family: Some(family), ..model(id) };
+        let catalog = snapshot([
+            family("base", Family::Sdxl),
+            family("fine", Family::SdxlRefiner),
+            family("other", Family::Sd15),
+            lora("ink"),
+            Model { tenants: Some(vec!["acme".to_owned()]), ..family("private", Family::SdxlRefiner) },
+        ]);
+        let check = |tenant: &str, refiner: &str, families| {
+            let refiner = Some(RefinerUse { model: refiner.to_owned(), start: 0.8 });
+            let request = ImageRequest { refiner, ..ImageRequest::text_to_image("base", "a") };
+            let checked = check_refiner(&catalog, &caller(tenant), &plan(&families), &catalog.models["base"], &request);
+            checked.map_err(|refusal| refusal.to_string())
+        };
+        let all = serde_json::json!(null);
+        assert_eq!(check("acme", "fine", all.clone()), Ok(()));
+        assert_eq!(check("acme", "private", all.clone()), Ok(()));
+        assert!(check("other", "private", all.clone()).is_err_and(|text| text.contains("Model not found: private")));
+        assert_eq!(check("acme", "ink", all.clone()).unwrap_err(), "ink is a LoRA, not a checkpoint");
+        let refused = check("acme", "other", all).unwrap_err();
+        assert!(refused.contains("the refiner other, which is sd15, with base, which is sdxl"), "{refused}");
+        assert!(check("acme", "fine", serde_json::json!(["sdxl"])).is_err_and(|text| text.contains("in the plan free")));
     }
 
     #[test]

@@ -14,6 +14,9 @@ pub struct Dispatch {
     /// Where each picture that the request names is.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub inputs: Vec<InputSource>,
+    /// The model that the request names as its refiner.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refiner: Option<ModelSource>,
     /// Where each adapter and embedding that the request names is.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub adapters: Vec<ModelSource>,

@@ -32,7 +32,7 @@ pub use import::{
     IMPORT_TOKEN_VARIABLE, ImportResult, Imported, MANIFEST_PATH, PROGRESS_PREFIX, Published,
 };
 pub use output::{OutputFormat, SafetyStyle};
-pub use request::{AdapterUse, ImageRequest, Margins, PromptSyntax, Task};
+pub use request::{AdapterUse, ImageRequest, Margins, PromptSyntax, RefinerUse, Task};
 pub use state::{ReplicaState, ResidentModel};
 
 /// Path, below a replica's address, that takes a [`Dispatch`] and answers with a stream of [`Event`]s.

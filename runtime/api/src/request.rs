@@ -97,6 +97,9 @@ pub struct ImageRequest {
     /// Where the schedule is left.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub denoising_end: Option<f64>,
+    /// Who goes on where the model leaves the schedule.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refiner: Option<RefinerUse>,
     /// The picture that is changed: sha256, in hex, of an input that the dispatch says where to get.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<String>,
@@ -199,6 +202,7 @@ impl ImageRequest {
             negative_aesthetic_score: None,
             denoising_start: None,
             denoising_end: None,
+            refiner: None,
             image: None,
             mask_image: None,
             mask_blur: None,
@@ -221,6 +225,16 @@ pub struct AdapterUse {
     pub model: String,
     /// 0 leaves the model as it is, 1 is the strength it was trained at; negative ones push away.
     pub scale: f64,
+}
+
+/// A second model that finishes images: the first leaves the schedule at `start`, and this one enters it there.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RefinerUse {
+    /// The API's name of the model.
+    pub model: String,
+    /// The share of the noise, above 0 and below 1, that is gone then.
+    pub start: f64,
 }
 
 /// Pixels on each side of a picture.

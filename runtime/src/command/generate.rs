@@ -194,7 +194,7 @@ impl Generate {
                     let image = images.remove(index);
                     let picture = pictures.remove(index);
                     if let Some(refiner) = refiner.filter(|_| !picture.is_refined) {
-                        for image in engine.prepare(&refiner.model, &refiner.request(&picture.request, &image)?)? {
+                        for image in engine.prepare(&refiner.model, &engine.hand_over(&[image], &picture.request, refiner.start)?)? {
                             bar.inc_length(engine.progress(&image).total as u64);
                             images.push(image);
                         }

@@ -10,7 +10,7 @@ use diffusion::{DType, Device, Tensor};
 
 use super::{
     Adapter, AdapterFile, AdapterUse, CallLimits, Candidate, Defaults, DeviceError, DeviceName, Engine, EngineError, ModelFacts, Precision,
-    Progress, Request, Stepped, Weighed, chain,
+    Progress, Request, Stepped, Weighed, chain, refining,
 };
 use crate::picture::Pixels;
 use crate::residency::{Merge, ModelKey};
@@ -166,6 +166,12 @@ impl Engine for Diffusion {
     fn progress(&self, image: &ImageState) -> Progress {
         let (done, total) = image.progress();
         Progress { done, total }
+    }
+
+    fn hand_over(&self, images: &[ImageState], request: &Request, start: f64) -> Result<Request, EngineError> {
+        let latents: Vec<&Tensor> = images.iter().map(ImageState::latents).collect();
+        let latents = Tensor::stack(&latents, 0).map_err(|error| EngineError::Internal(error.to_string()))?;
+        Ok(refining::after(request, latents, start))
     }
 
     fn decode(&self, image: &ImageState) -> Result<Pixels, EngineError> {

@@ -13,17 +13,18 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
-use runtime_api::{Event, FailureReason};
+use runtime_api::FailureReason;
 use tokio::runtime::Handle;
 
 use super::admission::{Applicant, Weights, admit};
 use super::finishing::{Finisher, send_preview};
 use super::generation::Generation;
 use super::loader::{Order, Report};
+use super::refining::Begun;
 use super::replica::Shared;
 use super::running::Running;
-use crate::engine::{CallLimits, Candidate, Engine, EngineError, Request, Weighed};
-use crate::infotext::{Names, infotext};
+use crate::engine::{CallLimits, Candidate, Engine, EngineError, ModelFacts, Request, Weighed, before};
+use crate::infotext::{Names, infotext, refined};
 use crate::request::complete;
 use crate::residency::Residency;
 use models::Pending;
@@ -60,7 +61,7 @@ pub(super) struct DeviceThread<E: Engine> {
     pub(super) loader: Sender<Order<E::Folder>>,
     pub(super) finisher: Finisher,
     pub(super) runtime: Handle,
-    waiting: VecDeque<Generation>,
+    pub(super) waiting: VecDeque<Generation>,
     running: Vec<Running<E>>,
     residency: Residency<E::Model>,
     pending: Option<Pending<E::Folder>>,
@@ -188,7 +189,9 @@ impl<E: Engine> DeviceThread<E> {
         } else {
             Weights::Coming
         };
-        Applicant { weights, images: generation.dispatch.request.samples, passed_over: generation.passed_over }
+        // Between two models it has its places.
+        let images = if generation.begun.is_some() { 0 } else { generation.dispatch.request.samples };
+        Applicant { weights, images, passed_over: generation.passed_over }
     }
 
     fn prepare(&mut self, mut generation: Generation) {
@@ -196,34 +199,54 @@ impl<E: Engine> DeviceThread<E> {
         let Some(model) = self.residency.lease(&generation.key) else {
             return self.waiting.push_front(generation);
         };
-        let samples = generation.dispatch.request.samples;
-        let Ok(slots) = Arc::clone(&self.shared.image_slots).try_acquire_many_owned(samples) else {
-            return self.waiting.push_front(generation);
-        };
-        drop(generation.place.take());
         let facts = self.engine.facts(&model);
-        let (asked, canvas) = (&generation.dispatch.request, generation.canvas.take());
-        let request = match complete(asked, canvas.as_ref(), &facts.defaults, &self.shared.limits.request, generation.seed) {
-            Ok(request) => Request {
-                embeddings: std::mem::take(&mut generation.embeddings),
-                adapters: std::mem::take(&mut generation.adapters),
-                ..request
-            },
-            Err(error) => return generation.ending.failed(FailureReason::InvalidRequest, error.to_string()),
+        let (request, slots, since) = match generation.begun.take() {
+            Some(Begun { request, slots, since }) => {
+                for text in &mut generation.infotexts {
+                    *text = refined(text, &facts, generation.dispatch.request.refiner.as_ref());
+                }
+                (request, slots, Some(since))
+            }
+            None => {
+                let samples = generation.dispatch.request.samples;
+                let Ok(slots) = Arc::clone(&self.shared.image_slots).try_acquire_many_owned(samples) else {
+                    return self.waiting.push_front(generation);
+                };
+                match self.request(&mut generation, &facts) {
+                    Ok(request) => (request, slots, None),
+                    Err(message) => return generation.ending.failed(FailureReason::InvalidRequest, message),
+                }
+            }
         };
         if let Some(message) = self.too_large(Weighed::Read(&model), &request) {
             return generation.ending.failed(FailureReason::InvalidRequest, message);
         }
-        let names = Names { model: &generation.dispatch.model.id, adapters: &generation.dispatch.request.adapters };
-        generation.infotexts = (0..request.samples).map(|sample| infotext(&request, &facts, names, sample)).collect();
         let engine = Arc::clone(&self.engine);
         match self.guarded(|| engine.prepare(&model, &request)) {
             Ok(images) => {
                 let images = images.into_iter().map(|image| (engine.progress(&image), image)).map(|(progress, image)| (image, progress));
-                self.running.push(Running::new(generation, images.collect(), model, slots, started));
+                self.running.push(Running::new(generation, request, images.collect(), model, (slots, started), since));
             }
             Err(error) => generation.ending.failed_in_engine(error),
         }
+    }
+
+    /// What its first model is asked for, or what is wrong with it.
+    fn request(&self, generation: &mut Generation, facts: &ModelFacts) -> Result<Request, String> {
+        drop(generation.place.take());
+        let (asked, canvas) = (&generation.dispatch.request, generation.canvas.take());
+        let request = complete(asked, canvas.as_ref(), &facts.defaults, &self.shared.limits.request, generation.seed);
+        let request = Request {
+            embeddings: std::mem::take(&mut generation.embeddings),
+            adapters: std::mem::take(&mut generation.adapters),
+            ..request.map_err(|error| error.to_string())?
+        };
+        let names = Names { model: &generation.dispatch.model.id, adapters: &generation.dispatch.request.adapters };
+        generation.infotexts = (0..request.samples).map(|sample| infotext(&request, facts, names, sample)).collect();
+        Ok(match &generation.refiner {
+            Some(refiner) => before(request, refiner.start),
+            None => request,
+        })
     }
 
     /// One evaluation of every image that runs.
@@ -291,9 +314,13 @@ impl<E: Engine> DeviceThread<E> {
         let engine = Arc::clone(&self.engine);
         let progress = engine.progress(&image);
         self.shared.metrics.steps.inc();
-        let ending = &self.running[at].generation.ending;
-        ending.tell(Event::Step { image: sample as u32, evaluation: progress.done as u32, evaluations: progress.total as u32 });
+        let running = &self.running[at];
+        running.generation.ending.tell(running.step(sample, progress.done));
         let began = Instant::now();
+        if progress.is_finished() && running.generation.refiner.is_some() {
+            self.running[at].samples[sample].left = Some(image);
+            return Ok(());
+        }
         if progress.is_finished() {
             let pixels = self.guarded(|| engine.decode(&image))?;
             self.shared.metrics.images.inc();
@@ -330,6 +357,10 @@ impl<E: Engine> DeviceThread<E> {
                 self.running.push(running);
                 continue;
             }
+            if let Some(refiner) = running.generation.refiner.take() {
+                self.pass_on(running, refiner, now);
+                continue;
+            }
             let timings = running.timings(now);
             let pixels = running.samples.iter_mut().filter_map(|sample| sample.pixels.take()).collect();
             self.finisher.finish(&self.runtime, running.generation, pixels, timings, running.slots);
@@ -347,7 +378,7 @@ impl<E: Engine> DeviceThread<E> {
     }
 
     /// Runs a piece of the engine; a panic becomes an error of that piece.
-    fn guarded<T>(&mut self, work: impl FnOnce() -> Result<T, EngineError>) -> Result<T, EngineError> {
+    pub(super) fn guarded<T>(&mut self, work: impl FnOnce() -> Result<T, EngineError>) -> Result<T, EngineError> {
         match catch_unwind(AssertUnwindSafe(work)) {
             Ok(result) => result,
             Err(_) => {

@@ -8,6 +8,7 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 
 use super::feed::Teller;
 use super::opening::Opened;
+use super::refining::{Begun, Refiner};
 use crate::canvas::Canvas;
 use crate::content::ContentLease;
 use crate::engine::{AdapterUse, EngineError, NamedEmbedding};
@@ -42,6 +43,10 @@ pub(super) struct Generation {
     pub(super) ending: Ending,
     /// Its place in the queue, given back when it starts.
     pub(super) place: Option<OwnedSemaphorePermit>,
+    /// Who goes on where the model leaves off; taken when it does.
+    pub(super) refiner: Option<Refiner>,
+    /// What another model made of it before.
+    pub(super) begun: Option<Begun>,
 }
 
 /// What is known of a generation before anything that it names was found.
@@ -57,7 +62,8 @@ pub(super) struct Arrival {
 impl Arrival {
     pub(super) fn generation(self, opened: Opened) -> Box<Generation> {
         let Self { seed, accepted, deadline, ending, place } = self;
-        let Opened { dispatch, key, embeddings, adapters } = opened;
+        let Opened { dispatch, key, refiner, embeddings, adapters } = opened;
+        let refiner = refiner.zip(dispatch.request.refiner.as_ref()).map(|(key, asked)| Refiner { key, start: asked.start });
         Box::new(Generation {
             dispatch,
             key,
@@ -74,6 +80,8 @@ impl Arrival {
             passed_over: 0,
             ending,
             place: Some(place),
+            refiner,
+            begun: None,
         })
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use runtime_api::{Dispatch, Event, Failure, FailureReason};
+use runtime_api::{Dispatch, Event, Failure, FailureReason, ModelSource};
 
 use super::generation::{Arrival, Generation};
 use crate::adapters::AdapterSourceError;
@@ -11,7 +11,7 @@ use crate::content::{ContentCache, ContentError, ContentLease, digest_of};
 use crate::embeddings::{EmbeddingSourceError, Embeddings};
 use crate::engine::{AdapterUse, NamedEmbedding, chain};
 use crate::residency::ModelKey;
-use crate::source::{ModelRoots, file_uri};
+use crate::source::{ModelRoots, SourceError, file_uri};
 
 /// Opens the adapters that a dispatch names.
 pub(super) type OpenAdapters = dyn Fn(&Dispatch, &ModelRoots) -> Result<Vec<AdapterUse>, AdapterSourceError> + Send + Sync;
@@ -30,6 +30,8 @@ pub(super) struct Opening {
 pub(super) struct Opened {
     pub(super) dispatch: Dispatch,
     pub(super) key: ModelKey,
+    /// Of the model that goes on where the first leaves off.
+    pub(super) refiner: Option<ModelKey>,
     pub(super) embeddings: Vec<NamedEmbedding>,
     pub(super) adapters: Vec<AdapterUse>,
 }
@@ -93,13 +95,11 @@ impl Opening {
         tell: &(dyn Fn(u64, u64) + Send + Sync),
     ) -> Result<(Dispatch, Vec<ContentLease>), ContentError> {
         let cache = self.content.as_ref().ok_or(ContentError::NoCache)?;
-        let Dispatch { model, adapters, contents, .. } = &mut dispatch;
-        let merged = model.adapters.iter_mut().map(|adapter| (&mut adapter.uri, None));
-        let replaced = model.vae.iter_mut().map(|vae| (&mut vae.uri, None));
-        let own = [(&mut model.uri, Some(&mut model.config))];
+        let Dispatch { model, refiner, adapters, contents, .. } = &mut dispatch;
+        let models = std::iter::once(model).chain(refiner).flat_map(uris);
         let named = adapters.iter_mut().map(|adapter| (&mut adapter.uri, Some(&mut adapter.config)));
         let mut leases = Vec::new();
-        for (uri, config) in own.into_iter().chain(replaced).chain(merged).chain(named) {
+        for (uri, config) in models.chain(named) {
             let Some(digest) = digest_of(uri) else { continue };
             let source = contents.iter().find(|source| source.digest == digest);
             let source = source.ok_or_else(|| ContentError::Missing { digest: digest.to_owned() })?;
@@ -118,15 +118,16 @@ impl Opening {
     /// # Errors
     /// A [`Failure`] that says what cannot be had.
     pub(super) async fn open(&self, dispatch: Dispatch) -> Result<Opened, Failure> {
-        let (roots, source) = (self.roots.clone(), dispatch.model.clone());
-        let located = tokio::task::spawn_blocking(move || roots.locate(&source)).await;
-        let key = match located {
+        let (roots, source, refiner) = (self.roots.clone(), dispatch.model.clone(), dispatch.refiner.clone());
+        let locate = move || Ok((roots.locate(&source)?, refiner.map(|refiner| roots.locate(&refiner)).transpose()?));
+        let located: Result<Result<_, SourceError>, _> = tokio::task::spawn_blocking(locate).await;
+        let (key, refiner) = match located {
             Ok(located) => located.map_err(|error| failure(FailureReason::InvalidModel, error.to_string()))?,
             Err(_) => return Err(failure(FailureReason::Internal, "looking for the model panicked".to_owned())),
         };
         let (dispatch, embeddings) = self.open_embeddings(dispatch).await?;
         let (dispatch, adapters) = self.open_adapters(dispatch).await?;
-        Ok(Opened { dispatch, key, embeddings, adapters })
+        Ok(Opened { dispatch, key, refiner, embeddings, adapters })
     }
 
     /// Hands `dispatch` back with the embeddings that it names.
@@ -173,6 +174,14 @@ impl Opening {
         })?;
         Ok((dispatch, adapters))
     }
+}
+
+/// Everything that a model is made of, each with its configuration where it may have one.
+fn uris(model: &mut ModelSource) -> impl Iterator<Item = (&mut String, Option<&mut Option<String>>)> {
+    let ModelSource { uri, config, vae, adapters, .. } = model;
+    let own = std::iter::once((uri, Some(config)));
+    let replaced = vae.iter_mut().map(|vae| (&mut vae.uri, None));
+    own.chain(replaced).chain(adapters.iter_mut().map(|adapter| (&mut adapter.uri, None)))
 }
 
 pub(super) fn failure(reason: FailureReason, message: String) -> Failure {

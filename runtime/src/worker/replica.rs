@@ -308,6 +308,9 @@ fn check(dispatch: &Dispatch, shared: &Shared) -> Result<(), String> {
     if dispatch.request.safety_checker.is_some() && !shared.has_safety_checker {
         return Err("this replica has no safety checker; start it with --safety-checker, or ask for images that are not checked".to_owned());
     }
+    if dispatch.request.refiner.is_some() != dispatch.refiner.is_some() {
+        return Err("the dispatch does not say where the refiner that the request names is, or says it of none".to_owned());
+    }
     request::check(&dispatch.request, &limits.request).map_err(|error| error.to_string())?;
     check_inputs(dispatch)?;
     if dispatch.outputs.len() != dispatch.request.samples as usize {

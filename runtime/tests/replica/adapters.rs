@@ -8,7 +8,7 @@ use runtime::engine::Diffusion;
 use runtime::worker::Limits;
 use runtime_api::{AdapterSource, AdapterUse, Dispatch, FailureReason, ModelSource};
 
-use crate::house::{House, TOKEN};
+use crate::house::House;
 use crate::puppet::Gate;
 use crate::tiny_model;
 
@@ -64,11 +64,6 @@ fn adapted(house: &House, name: &str, adapters: &[(&str, f64)]) -> Dispatch {
     dispatch
 }
 
-async fn refused(house: &House, dispatch: &Dispatch) -> (u16, runtime_api::Failure) {
-    let answer = house.post(serde_json::to_vec(dispatch).unwrap(), TOKEN).await;
-    (answer.status().as_u16(), answer.json().await.unwrap())
-}
-
 #[tokio::test]
 async fn adapters_of_a_request_change_its_picture_and_no_other() {
     let house = house(Limits::default()).await;
@@ -102,7 +97,7 @@ async fn adapter_is_read_once_and_the_least_recently_used_goes() {
     house.send(&adapted(&house, "again", &[("a.safetensors", 1.0)])).await.done().await;
     assert_eq!(house.storage.pixels("first"), house.storage.pixels("again"));
     house.send(&adapted(&house, "other", &[("b.safetensors", 1.0)])).await.done().await;
-    let (status, failure) = refused(&house, &adapted(&house, "gone", &[("a.safetensors", 1.0)])).await;
+    let (status, failure) = house.refusal(&adapted(&house, "gone", &[("a.safetensors", 1.0)])).await;
     assert_eq!((status, failure.reason), (400, FailureReason::InvalidRequest), "{failure:?}");
     assert!(failure.message.contains("a.safetensors"), "{failure:?}");
 }
@@ -111,7 +106,7 @@ async fn adapter_is_read_once_and_the_least_recently_used_goes() {
 async fn adapters_that_cannot_act_are_refused_and_the_next_request_works() {
     let limited = house(Limits { adapter_bytes: 10, ..Limits::default() }).await;
     write_adapter(&limited, "large.safetensors", MODULE, 0.3);
-    let (_, failure) = refused(&limited, &adapted(&limited, "x", &[("large.safetensors", 1.0)])).await;
+    let (_, failure) = limited.refusal(&adapted(&limited, "x", &[("large.safetensors", 1.0)])).await;
     assert!(failure.message.contains("10"), "{failure:?}");
 
     let house = house(Limits::default()).await;
@@ -128,7 +123,7 @@ async fn adapters_that_cannot_act_are_refused_and_the_next_request_works() {
     let broken = adapted(&house, "x", &[("broken.safetensors", 1.0)]);
     for (dispatch, word) in [(unnamed, "good.safetensors"), (outside, "outside"), (other, "sha256"), (strong, "scale"), (broken, "finite")]
     {
-        let (status, failure) = refused(&house, &dispatch).await;
+        let (status, failure) = house.refusal(&dispatch).await;
         assert_eq!((status, failure.reason), (400, FailureReason::InvalidRequest), "{failure:?}");
         assert!(failure.message.contains(word), "{failure:?}");
     }

@@ -11,7 +11,7 @@ use runtime::http::{Token, app};
 use runtime::safety::SafetyChecker;
 use runtime::source::ModelRoots;
 use runtime::worker::{Limits, Replica, Stopped};
-use runtime_api::{Dispatch, Event, FailureReason, GENERATIONS_PATH, ImageRequest, ModelSource, ReplicaState, STATE_PATH};
+use runtime_api::{Dispatch, Event, Failure, FailureReason, GENERATIONS_PATH, ImageRequest, ModelSource, ReplicaState, STATE_PATH};
 use tokio::sync::oneshot;
 
 use crate::puppet::{GOOD, Gate, Puppet};
@@ -120,6 +120,7 @@ impl House {
             model: self.source("demo"),
             inputs: Vec::new(),
             adapters: Vec::new(),
+            refiner: None,
             contents: Vec::new(),
             request,
             outputs: vec![self.storage.target(name)],
@@ -139,6 +140,12 @@ impl House {
         let answer = self.post(serde_json::to_vec(dispatch).unwrap(), TOKEN).await;
         assert_eq!(answer.status(), 200, "{}", answer.text().await.unwrap());
         Stream { body: answer.bytes_stream().boxed(), text: String::new() }
+    }
+
+    /// Sends a dispatch that the door must not let in.
+    pub(crate) async fn refusal(&self, dispatch: &Dispatch) -> (u16, Failure) {
+        let answer = self.post(serde_json::to_vec(dispatch).unwrap(), TOKEN).await;
+        (answer.status().as_u16(), answer.json().await.unwrap())
     }
 
     pub(crate) fn url(&self, path: &str) -> String {

@@ -76,6 +76,10 @@ impl Engine for Gated {
         self.engine.progress(image)
     }
 
+    fn hand_over(&self, images: &[Self::Image], request: &Request, start: f64) -> Result<Request, EngineError> {
+        self.engine.hand_over(images, request, start)
+    }
+
     fn decode(&self, image: &Self::Image) -> Result<Pixels, EngineError> {
         self.engine.decode(image)
     }

@@ -185,6 +185,12 @@ impl Engine for Puppet {
         Progress { done: image.done, total: image.request.num_inference_steps }
     }
 
+    /// The second model's stirring begins where the first's ended.
+    fn hand_over(&self, images: &[Image], request: &Request, _start: f64) -> Result<Request, EngineError> {
+        assert_eq!(images.len(), request.samples);
+        Ok(Request { seed: images.iter().fold(0, |seed, image| seed ^ image.stirred), ..request.clone() })
+    }
+
     fn decode(&self, image: &Image) -> Result<Pixels, EngineError> {
         assert!(image.sample < image.request.samples);
         Ok(image.pixels())

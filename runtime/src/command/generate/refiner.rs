@@ -4,11 +4,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::Args;
-use diffusion::conditioning::MicroConditioning;
 use diffusion::model::Model;
-use diffusion::pipeline::{GivenLatents, ImageState, Start};
 
-use crate::engine::Request;
 use crate::residency::ModelKey;
 
 /// Which model refines, and from where on.
@@ -25,7 +22,7 @@ pub(super) struct RefinerArguments {
 /// A loaded refiner.
 pub(super) struct Refiner {
     pub(super) model: Arc<Model>,
-    start: f64,
+    pub(super) start: f64,
 }
 
 impl RefinerArguments {
@@ -42,22 +39,6 @@ impl RefinerArguments {
 }
 
 impl Refiner {
-    /// What the refiner is asked for, to finish what `request` made of `image`. What acts on the first model alone stays with it.
-    pub(super) fn request(&self, request: &Request, image: &ImageState) -> anyhow::Result<Request> {
-        let latents = GivenLatents(image.latents().unsqueeze(0)?);
-        Ok(Request {
-            prompt_2: None,
-            negative_prompt_2: None,
-            micro: MicroConditioning { target_size: None, negative_target_size: None, ..request.micro.clone() },
-            embeddings: Vec::new(),
-            adapters: Vec::new(),
-            start: Start::Latents { latents, strength: 1.0 },
-            denoising_start: Some(self.start),
-            denoising_end: None,
-            ..request.clone()
-        })
-    }
-
     /// What a picture says of the refiner.
     pub(super) fn parameters(&self) -> Vec<(String, String)> {
         let entries = [("refiner_sha256", self.model.digest().to_owned()), ("refiner_start", self.start.to_string())];

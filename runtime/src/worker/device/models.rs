@@ -91,9 +91,11 @@ impl<E: Engine> DeviceThread<E> {
             let asked = &generation.dispatch.request;
             let limits = &self.shared.limits.request;
             // What is wrong with it otherwise is said when it is prepared.
-            let request = (generation.key == *key)
-                .then(|| complete(asked, generation.canvas.as_ref(), &defaults, limits, generation.seed).ok())
-                .flatten();
+            let request = match &generation.begun {
+                _ if generation.key != *key => None,
+                Some(begun) => Some(begun.request.clone()),
+                None => complete(asked, generation.canvas.as_ref(), &defaults, limits, generation.seed).ok(),
+            };
             match request.and_then(|request| self.too_large(Weighed::Unread(folder), &request)) {
                 Some(message) => generation.ending.failed(FailureReason::InvalidRequest, message),
                 None => self.waiting.push_back(generation),
@@ -142,6 +144,10 @@ impl<E: Engine> DeviceThread<E> {
         let mut id = String::new();
         for generation in self.waiting.iter_mut().filter(|generation| generation.key == key) {
             // Who came while it was on the way has waited only since then.
+            // Between two models, that is told otherwise.
+            if generation.begun.is_some() {
+                continue;
+            }
             generation.waited_for_weights = Some(now.saturating_duration_since(since.max(generation.accepted)));
             id.clone_from(&generation.dispatch.model.id);
         }
