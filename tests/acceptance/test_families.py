@@ -135,6 +135,10 @@ def test_a_refiner_goes_on_where_the_called_model_leaves_off(family_house, pipel
     command += ["--refiner", pipelines / "sdxl-refiner", "--refiner-start", "0.6"]
     subprocess.run(command, check=True, capture_output=True)
     assert picture.same_pixels((tmp_path / "drawn.png").read_bytes(), refined)
+    # A model that goes on with its own image draws what it draws alone.
+    euler = call | {"scheduler": "EulerDiscreteScheduler"}
+    alone, handed = (family_house.post(TEXT_TO_IMAGE, euler | more).json() for more in [{}, {"refiner": "sdxl", "refiner_start": 0.6}])
+    assert picture.same_pixels(*assert_success(family_house, alone), *assert_success(family_house, handed))
     assert "Refiner: sdxl-refiner [" in Image.open(io.BytesIO(refined)).text["parameters"]
     for refiner, said in [("sd15", "sd15"), ("sdxl-fine", "Model not found: sdxl-fine")]:
         answer = family_house.post(TEXT_TO_IMAGE, call | {"refiner": refiner}).json()
