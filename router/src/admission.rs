@@ -1,87 +1,154 @@
-//! The rate limit: how many requests a minute a tenant may send. Pure but for the table it keeps; the clock is an argument.
+//! The rate limit: how many calls a minute a tenant may send, through all routers of one store together.
 //!
-//! GCRA (ITU-T I.371): each tenant has a theoretical arrival time; a request that comes more than `burst` intervals before it is early.
+//! ```text
+//! call ─► slots held here? ─ yes ─► passes          (no store)
+//!              │ no
+//!              ├ told to wait, and that is not over ─► refused   (no store)
+//!              └ lease of slots from the store ─► passes, the rest is held; or refused until a slot is free
+//! ```
+//! A slot is good until its time, by the database's clock, of which only durations are used: the clocks of routers need not agree.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
-/// Tenants remembered at once. One that was quiet for its whole burst may be forgotten without effect.
-const TENANTS_LIMIT: usize = 100_000;
+use crate::store::{Rate, RateLease, Store, StoreError};
 
-/// Rate limits of all tenants of this router.
-#[derive(Debug, Default)]
+mod held;
+
+use held::{Held, Spent};
+
+/// Tenants remembered at once. Who forgets one loses what is held for it: less than the rate gives in a second.
+const TENANTS_LIMIT: usize = 100_000;
+/// How long a call waits for the store to count it. After that this router counts it by itself.
+const STORE_WAIT: Duration = Duration::from_secs(1);
+/// What a rate of nothing tells callers to wait.
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// Rate limits of all tenants, as far as this router has to do with them.
+#[derive(Debug)]
 pub struct RateLimiter {
-    /// When each tenant's next request is due if it kept exactly to its rate.
-    due: Mutex<HashMap<Uuid, Instant>>,
+    tenants: Mutex<HashMap<Uuid, Tenant>>,
+    store_wait: Duration,
+}
+
+#[derive(Debug)]
+struct Tenant {
+    held: Held,
+    /// Only one call asks the store; the others find what it brought.
+    asks: Arc<tokio::sync::Mutex<()>>,
+}
+
+impl Default for RateLimiter {
+    fn default() -> Self {
+        Self { tenants: Mutex::default(), store_wait: STORE_WAIT }
+    }
 }
 
 impl RateLimiter {
-    /// Counts one request of `tenant`, or says how long to wait; a refused request counts nothing.
-    ///
-    /// `per_minute` of 0 refuses everything for a minute; `burst` of 0 counts as 1.
-    pub fn check(&self, tenant: Uuid, per_minute: u32, burst: u32, now: Instant) -> Result<(), Duration> {
-        const MINUTE: Duration = Duration::from_secs(60);
-        let Some(interval) = MINUTE.checked_div(per_minute) else { return Err(MINUTE) };
-        let tolerance = interval * burst.max(1).saturating_sub(1);
-        let mut due = self.due.lock().unwrap_or_else(PoisonError::into_inner);
-        if due.len() >= TENANTS_LIMIT && !due.contains_key(&tenant) {
-            due.retain(|_, due| *due > now);
-            // Everybody is busy: rather let one tenant pass uncounted than grow without bound.
-            if due.len() >= TENANTS_LIMIT {
-                return Ok(());
+    /// Counts one call of `tenant`, or says how long to wait; a refused call counts nothing. `None` refuses everything for a minute.
+    pub async fn check(&self, store: &dyn Store, tenant: Uuid, rate: Option<Rate>) -> Result<(), Duration> {
+        let Some(rate) = rate else { return Err(MINUTE) };
+        match tokio::time::timeout(self.store_wait, self.ask(store, tenant, &rate)).await {
+            Ok(Ok(verdict)) => return verdict,
+            Ok(Err(error)) => tracing::warn!("a call is counted by this router alone: {error}"),
+            Err(_) => tracing::warn!("a call is counted by this router alone: the store did not answer within {:?}", self.store_wait),
+        }
+        let now = Instant::now();
+        self.held(tenant, &rate, now, |tenant| tenant.held.take_alone(now))
+    }
+
+    async fn ask(&self, store: &dyn Store, tenant: Uuid, rate: &Rate) -> Result<Result<(), Duration>, StoreError> {
+        let spend = || {
+            let now = Instant::now();
+            self.held(tenant, rate, now, |tenant| (tenant.held.spend(now), Arc::clone(&tenant.asks)))
+        };
+        let asks = match spend() {
+            (Spent::Slot, _) => return Ok(Ok(())),
+            (Spent::Refused(wait), _) => return Ok(Err(wait)),
+            (Spent::Nothing, asks) => asks,
+        };
+        let _asks = asks.lock().await;
+        match spend().0 {
+            Spent::Slot => return Ok(Ok(())),
+            Spent::Refused(wait) => return Ok(Err(wait)),
+            Spent::Nothing => {}
+        }
+        let sent = Instant::now();
+        let lease: RateLease = store.lease_rate(tenant, rate).await?;
+        let received = Instant::now();
+        Ok(self.held(tenant, rate, received, |tenant| tenant.held.keep(lease, sent, received)))
+    }
+
+    /// What is held for the tenant, made when it is lacking or belongs to another rate.
+    fn held<T>(&self, tenant: Uuid, rate: &Rate, now: Instant, use_it: impl FnOnce(&mut Tenant) -> T) -> T {
+        let mut tenants: MutexGuard<'_, HashMap<Uuid, Tenant>> = self.tenants.lock().unwrap_or_else(PoisonError::into_inner);
+        if tenants.len() >= TENANTS_LIMIT && !tenants.contains_key(&tenant) {
+            tenants.retain(|_, tenant| tenant.held.matters(now));
+            if tenants.len() >= TENANTS_LIMIT {
+                tenants.clear();
             }
         }
-        let expected = due.get(&tenant).copied().unwrap_or(now).max(now);
-        let early = expected - now;
-        if early > tolerance {
-            return Err(early - tolerance);
+        let entry = tenants.entry(tenant).or_insert_with(|| Tenant { held: Held::nothing(*rate, now), asks: Arc::default() });
+        if entry.held.rate() != *rate {
+            entry.held = Held::nothing(*rate, now);
         }
-        due.insert(tenant, expected + interval);
-        Ok(())
+        use_it(entry)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use sqlx::SqlitePool;
+
     use super::*;
+    use crate::store::KeyHash;
+    use crate::store::sqlite::SqliteStore;
 
-    const TENANT: Uuid = Uuid::from_u128(1);
+    #[tokio::test]
+    async fn calls_that_come_together_share_leases_and_pass_the_burst() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = SqliteStore::open(&folder.path().join("store.sqlite")).await.unwrap();
+        let [one, other] = tenants(&store).await;
+        let routers = [RateLimiter::default(), RateLimiter::default()];
+        // A call a minute: no slot comes back while the test runs.
+        let rate = Rate::new(1, 20);
+        let calls = (0..60).map(|call| routers[call % 2].check(&store, one, rate));
+        let verdicts = futures::future::join_all(calls).await;
+        assert_eq!(verdicts.iter().filter(|verdict| verdict.is_ok()).count(), 20);
+        assert!(verdicts.iter().flat_map(|verdict| verdict.as_ref().err()).all(|wait| *wait > Duration::ZERO && *wait <= MINUTE));
+        assert_eq!(routers[0].check(&store, other, rate).await, Ok(()), "tenants do not share a limit");
+        assert_eq!(routers[0].check(&store, other, None).await, Err(MINUTE), "a rate of nothing refuses everything");
+        // A plan that changed counts from its own rate.
+        let faster = routers[0].check(&store, one, Rate::new(60_000_000, 20)).await;
+        assert!(faster.is_ok() || faster == Err(Duration::from_micros(1)), "{faster:?}");
+    }
 
-    #[test]
-    fn a_burst_passes_and_the_next_request_waits_one_interval() {
-        let limiter = RateLimiter::default();
-        let start = Instant::now();
-        for _ in 0..20 {
-            assert_eq!(limiter.check(TENANT, 60, 20, start), Ok(()));
+    #[tokio::test]
+    async fn a_store_that_does_not_answer_holds_no_call_up_and_the_limit_stays_this_routers() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("store.sqlite");
+        let store = SqliteStore::open(&file).await.unwrap();
+        let [tenant, _] = tenants(&store).await;
+        let mut limiter = RateLimiter::default();
+        let rate = Rate::new(1, 3);
+        assert_eq!(limiter.check(&store, tenant, rate).await, Ok(()));
+        let blocker = SqlitePool::connect(&format!("sqlite://{}", file.display())).await.unwrap();
+        let _writes = blocker.begin_with("begin immediate").await.unwrap();
+        limiter.store_wait = Duration::from_millis(1);
+        assert_eq!(limiter.check(&store, tenant, rate).await, Ok(()));
+        assert_eq!(limiter.check(&store, tenant, rate).await, Ok(()));
+        assert!(limiter.check(&store, tenant, rate).await.is_err_and(|wait| wait <= MINUTE));
+    }
+
+    async fn tenants(store: &SqliteStore) -> [Uuid; 2] {
+        let mut made = Vec::new();
+        for (name, key) in [("acme", KeyHash([1; 32])), ("other", KeyHash([2; 32]))] {
+            store.add_key(name, "free", key).await.unwrap();
+            made.push(store.find_caller(key).await.unwrap().unwrap().tenant);
         }
-        assert_eq!(limiter.check(TENANT, 60, 20, start), Err(Duration::from_secs(1)));
-        assert_eq!(limiter.check(TENANT, 60, 20, start + Duration::from_secs(1)), Ok(()));
-        assert!(limiter.check(TENANT, 60, 20, start + Duration::from_secs(1)).is_err());
-    }
-
-    #[test]
-    fn an_hour_at_full_speed_passes_the_rate_and_one_burst() {
-        let limiter = RateLimiter::default();
-        let start = Instant::now();
-        let passed =
-            (0..36_000u32).filter(|tenth| limiter.check(TENANT, 60, 20, start + Duration::from_millis(100) * *tenth).is_ok()).count();
-        assert_eq!(passed, 60 * 60 + 19);
-    }
-
-    #[test]
-    fn tenants_do_not_share_a_limit() {
-        let limiter = RateLimiter::default();
-        let now = Instant::now();
-        assert_eq!(limiter.check(TENANT, 1, 1, now), Ok(()));
-        assert!(limiter.check(TENANT, 1, 1, now).is_err());
-        assert_eq!(limiter.check(Uuid::from_u128(2), 1, 1, now), Ok(()));
-    }
-
-    #[test]
-    fn a_rate_of_nothing_refuses_everything() {
-        assert_eq!(RateLimiter::default().check(TENANT, 0, 5, Instant::now()), Err(Duration::from_secs(60)));
+        [made[0], made[1]]
     }
 }

@@ -1,9 +1,9 @@
 //! Drives one accepted request to its end: its turn, a replica, attempts, and the journal's last word. It knows no callers and no dialects.
 //!
 //! ```text
-//! turn (fair queue) ─► lease (replica, started from zero) ─► attempt ─► done ─► journal: settled once
-//!                          ▲                                   │ broken, busy
-//!                          └───────────── retry, bounded ◄─────┘
+//! turn (fair queue) ─► room (images at once, all routers) ─► lease (replica, started from zero) ─► attempt ─► done ─► journal: settled once
+//!      ▲                  │ none                                  ▲                                   │ broken, busy
+//!      └─── postponed ◄───┘                                       └───────────── retry, bounded ◄─────┘
 //! ```
 
 use std::panic::AssertUnwindSafe;
@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures::FutureExt;
 use runtime_api::{Dispatch, Event, Failure, FailureReason, InputSource, OutputTarget};
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::catalog::Catalog;
 use crate::content::ContentLinks;
@@ -24,7 +24,7 @@ use crate::outputs::OutputStore;
 use crate::replicas::{Lease, ReplicaError, ReplicaSet, Replicas, Work};
 use crate::service::generations::Generations;
 use crate::service::tracked::Tracked;
-use crate::store::{Entry, Outcome, Store};
+use crate::store::{Entry, ImageClaim, Outcome, ParallelImages, Store};
 use crate::validation;
 
 mod attempt;
@@ -36,7 +36,7 @@ mod turns;
 use attempt::{AttemptEnd, attempt};
 use fair_queue::Waiting;
 use sources::Sources;
-use turns::Turns;
+use turns::{Turn, Turns};
 
 /// Attempts at one request. A request that breaks three replicas breaks a fourth.
 const ATTEMPTS_LIMIT: u32 = 3;
@@ -48,6 +48,10 @@ const IN_FLIGHT_PER_REPLICA: u32 = 8;
 const WORK_DEADLINE: Duration = Duration::from_secs(30 * 60);
 /// A signed URL outlives the replica's deadline by this much, for the upload.
 const UPLOAD_ALLOWANCE: Duration = Duration::from_secs(5 * 60);
+/// How often the store is asked again whether a tenant's images at other routers leave room.
+const ROOM_POLL_INTERVAL: Duration = Duration::from_millis(250);
+/// How long an accepted request waits for the store to count its images. After that this router counts them by itself.
+const CLAIM_WAIT: Duration = Duration::from_secs(1);
 /// Before a busy replica is asked again: the first time, and at most.
 const BUSY_WAIT_FIRST: Duration = Duration::from_millis(100);
 const BUSY_WAIT_LIMIT: Duration = Duration::from_secs(2);
@@ -144,12 +148,37 @@ impl Dispatcher {
         };
         let hold_until = Instant::now() + self.settings.hold_deadline;
         let began = Instant::now();
-        let Ok(_turn) = timeout_at(hold_until, self.turns.wait(facts.waiting.clone())).await else { return self.held_too_long() };
+        let Ok(_turn) = timeout_at(hold_until, self.turn(&tracked.entry, &facts.waiting)).await else { return self.held_too_long() };
         tracked.note_start(|start| start.held_ms = milliseconds(began.elapsed()));
         // From here on only a replica is lacking: a turn that the plan withholds is no reason to start one.
         let claim = self.demand.claim(&facts.sources.model.id, &facts.set.key, tracked.entry.request.samples);
         let _in_flight = GaugeGuard::new(&self.metrics.in_flight);
         self.attempts(tracked, &facts, &claim, hold_until).await
+    }
+
+    /// Waits for a turn at this router, and for room among the images that the tenant has made at once through all routers.
+    async fn turn(&self, entry: &Entry, waiting: &Waiting) -> Turn {
+        let mut turn = self.turns.wait(waiting.clone()).await;
+        while !self.has_room(entry, ParallelImages(waiting.parallel_images)).await {
+            turn = turn.postpone(ROOM_POLL_INTERVAL).await;
+        }
+        turn
+    }
+
+    async fn has_room(&self, entry: &Entry, limit: ParallelImages) -> bool {
+        match timeout(CLAIM_WAIT, self.store.claim_images(entry, limit)).await {
+            Ok(Ok(ImageClaim::NoRoom)) => false,
+            // How a request ends that another router has is found out at its end.
+            Ok(Ok(ImageClaim::Granted | ImageClaim::Lost)) => true,
+            Ok(Err(error)) => {
+                tracing::warn!(id = %entry.id, "its images are counted by this router alone: {error}");
+                true
+            }
+            Err(_) => {
+                tracing::warn!(id = %entry.id, "its images are counted by this router alone: the store did not answer within {CLAIM_WAIT:?}");
+                true
+            }
+        }
     }
 
     async fn attempts(&self, tracked: &Tracked, facts: &Facts, claim: &Claim, mut hold_until: Instant) -> Outcome {

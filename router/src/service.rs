@@ -21,7 +21,7 @@ use crate::inputs::{Fetcher, Intake};
 use crate::metrics::OutcomeLabel;
 use crate::outputs::OutputStore;
 use crate::refusal::Refusal;
-use crate::store::{Admission, Caller, Store, StoreError, Usage};
+use crate::store::{Admission, Caller, Rate, Store, StoreError, Usage};
 use crate::validation;
 
 pub(crate) mod generations;
@@ -270,12 +270,8 @@ impl Service {
         plan::check_refiner(&catalog, caller, plan, model, &submission.request)?;
         let place = self.take_place()?;
         let (per_minute, burst) = (plan.requests_per_minute.unsigned_abs(), plan.burst.unsigned_abs());
-        self.house.limiter.check(caller.tenant, per_minute, burst, Instant::now()).map_err(|retry_after| Refusal::RateLimited {
-            plan: caller.plan.clone(),
-            per_minute,
-            burst,
-            retry_after,
-        })?;
+        let counted = self.house.limiter.check(self.store().as_ref(), caller.tenant, Rate::new(per_minute, burst)).await;
+        counted.map_err(|retry_after| Refusal::RateLimited { plan: caller.plan.clone(), per_minute, burst, retry_after })?;
         // Durable before the journal names them.
         let (request, size) = self.take_pictures(submission.request, submission.pictures).await?;
         let request = validation::normalise(request, model, size, rand::random)?;

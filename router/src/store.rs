@@ -15,12 +15,17 @@ use uuid::Uuid;
 
 use crate::generation::{Mode, StartReport};
 
+mod parallel;
 pub mod postgres;
 mod quota;
+mod rate;
 pub mod sqlite;
 
 #[cfg(test)]
 mod contract;
+
+pub use parallel::{ImageClaim, ParallelImages};
+pub use rate::{Rate, RateLease};
 
 /// Public ids start below this, so that a tenant has a billion before 2³¹.
 const PUBLIC_ID_START_BELOW: u32 = 1 << 30;
@@ -160,6 +165,11 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     async fn find_caller(&self, key: KeyHash) -> Result<Option<Caller>, StoreError>;
     /// Reserves the quota and writes the entry, in one transaction, durable when it returns.
     async fn admit(&self, admission: &Admission) -> Result<Entry, AdmitError>;
+    /// Takes slots of the tenant's rate, which no other router gets then, as many as [`Rate::lease_slots`] says or are free.
+    async fn lease_rate(&self, tenant: Uuid, rate: &Rate) -> Result<RateLease, StoreError>;
+    /// Counts the images of an unfinished request among those its tenant has made at once, if `limit` leaves room for them. They count
+    /// until the request ends or is taken up by another router. One that finds no room has a claim before younger ones for some moments.
+    async fn claim_images(&self, entry: &Entry, limit: ParallelImages) -> Result<ImageClaim, StoreError>;
     /// The caller was told an id and may leave: from now on the entry goes on by itself, also after a crash. Durable when it returns.
     async fn detach(&self, id: Uuid) -> Result<(), StoreError>;
     /// Ends a request once and settles it. False when the fence is old or it had ended: then nothing changed.

@@ -2,7 +2,9 @@
 
 import pytest
 
+import postgres
 from house import House
+from s3 import S3
 
 
 @pytest.fixture(scope="session")
@@ -33,3 +35,42 @@ def fresh_house(tmp_path):
 def key(house):
     """A key of a tenant that nobody else uses."""
     return house.key()
+
+
+@pytest.fixture
+def database():
+    """A PostgreSQL of a test's own."""
+    if postgres.programs() is None:
+        pytest.skip("needs PostgreSQL (Debian: postgresql)")
+    server = postgres.Postgres()
+    try:
+        yield server.start()
+    finally:
+        server.remove()
+
+
+@pytest.fixture
+def bucket(tmp_path):
+    """An S3 server with one bucket."""
+    server = S3(tmp_path / "s3")
+    try:
+        yield server.start()
+    finally:
+        server.stop()
+
+
+@pytest.fixture
+def start_routers(database, tmp_path):
+    """Makes two routers that have in common the database, and what `settings` and `environment` say; they end with the test."""
+    made = []
+
+    def start(environment=None, **settings):
+        for name in ("first", "second"):
+            (tmp_path / name).mkdir()
+            made.append(House(tmp_path / name, database_url=database.url, **settings))
+            made[-1].environment |= environment or {}
+        return [router.start() for router in made]
+
+    yield start
+    for router in made:
+        router.stop()

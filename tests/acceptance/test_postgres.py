@@ -4,38 +4,17 @@ import pathlib
 
 import pytest
 
-import postgres
 import processes
 from asking import RED_CIRCLE, TEXT_TO_IMAGE, assert_success
-from house import House
 from patience import eventually
 from test_kills import fetch_until_finished, start_long_work
 
-pytestmark = pytest.mark.skipif(postgres.programs() is None, reason="needs PostgreSQL (Debian: postgresql)")
 TENANT = "shared"
 
 
 @pytest.fixture
-def database():
-    server = postgres.Postgres()
-    try:
-        yield server.start()
-    finally:
-        server.remove()
-
-
-@pytest.fixture
-def routers(database, tmp_path):
-    """Two routers on one database; both end with the test."""
-    made = []
-    for name in ("first", "second"):
-        (tmp_path / name).mkdir()
-        made.append(House(tmp_path / name, database_url=database.url))
-    try:
-        yield [router.start() for router in made]
-    finally:
-        for router in made:
-            router.stop()
+def routers(start_routers):
+    return start_routers()
 
 
 def books(database):

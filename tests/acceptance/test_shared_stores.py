@@ -6,42 +6,19 @@ import pathlib
 import pytest
 import requests
 
-import postgres
 import processes
 from asking import RED_CIRCLE, TEXT_TO_IMAGE, assert_success
 from certificates import Certificates
 from house import House
 from patience import eventually
-from s3 import CREDENTIALS, S3, Tls
+from s3 import CREDENTIALS, Tls
 from test_kills import fetch_until_finished, start_long_work
-from test_postgres import TENANT, books, database  # noqa: F401 (a fixture)
-
-pytestmark = pytest.mark.skipif(postgres.programs() is None, reason="needs PostgreSQL (Debian: postgresql)")
+from test_postgres import TENANT, books
 
 
 @pytest.fixture
-def bucket(tmp_path):
-    server = S3(tmp_path / "s3")
-    try:
-        yield server.start()
-    finally:
-        server.stop()
-
-
-@pytest.fixture
-def routers(database, bucket, tmp_path):  # noqa: F811
-    """Two routers that have nothing in common but the database and the bucket; both end with the test."""
-    made = []
-    for name in ("first", "second"):
-        (tmp_path / name).mkdir()
-        house = House(tmp_path / name, database_url=database.url, **bucket.settings)
-        house.environment |= CREDENTIALS
-        made.append(house)
-    try:
-        yield [router.start() for router in made]
-    finally:
-        for router in made:
-            router.stop()
+def routers(bucket, start_routers):
+    return start_routers(CREDENTIALS, **bucket.settings)
 
 
 def assert_no_secret_was_logged(routers):
@@ -50,7 +27,7 @@ def assert_no_secret_was_logged(routers):
         assert "X-Amz-Signature" not in router.log_text()
 
 
-def test_what_a_killed_router_accepted_its_neighbour_finishes_and_answers(database, bucket, routers):  # noqa: F811
+def test_what_a_killed_router_accepted_its_neighbour_finishes_and_answers(database, bucket, routers):
     first, second = routers
     key = first.key(tenant=TENANT)
     started, replica = start_long_work(first, key)
@@ -91,7 +68,7 @@ def test_images_come_from_the_bucket_through_any_router_and_through_none(bucket,
     assert_no_secret_was_logged(routers)
 
 
-def test_a_bucket_that_is_away_for_a_while_costs_no_accepted_request(database, bucket, routers):  # noqa: F811
+def test_a_bucket_that_is_away_for_a_while_costs_no_accepted_request(database, bucket, routers):
     first, _ = routers
     key = first.key(tenant=TENANT)
     started, _ = start_long_work(first, key)

@@ -28,12 +28,21 @@ pub(super) struct Waiting {
     pub(super) set_capacity: u32,
 }
 
+impl Waiting {
+    /// How far a turn moves its tenant back.
+    fn stride(&self) -> f64 {
+        self.cost.max(f64::MIN_POSITIVE) / f64::from(self.weight.max(1))
+    }
+}
+
 #[derive(Debug, Default)]
 struct Lane {
     pass: f64,
     /// With a number that tells who came first.
     waiting: VecDeque<(u64, Waiting)>,
     running_images: u32,
+    /// Whether the tenant's images at other routers leave it no room.
+    held_back: bool,
 }
 
 /// All that wait, and what runs of each tenant and set.
@@ -55,12 +64,32 @@ impl FairQueue {
         lane.waiting.push_back((self.arrivals, waiting));
     }
 
+    /// Takes a turn back that could not be used, for lack of room among the tenant's images at all routers: the request waits in front of the
+    /// tenant's others, which wait as well until [`FairQueue::release`] or the end of one of the tenant's turns.
+    pub(super) fn postpone(&mut self, turn: Waiting) {
+        self.end(&turn);
+        let lane = self.lanes.entry(turn.tenant).or_default();
+        lane.pass -= turn.stride();
+        lane.held_back = true;
+        // It came before all that have not had a turn.
+        lane.waiting.push_front((0, turn));
+    }
+
+    /// The tenant may have turns again.
+    pub(super) fn release(&mut self, tenant: Uuid) {
+        if let Some(lane) = self.lanes.get_mut(&tenant) {
+            lane.held_back = false;
+        }
+    }
+
     /// Takes one out that waits no longer. False when it had its turn already.
     pub(super) fn remove(&mut self, tenant: Uuid, id: Uuid) -> bool {
         let Some(lane) = self.lanes.get_mut(&tenant) else { return false };
         let before = lane.waiting.len();
         lane.waiting.retain(|(_, waiting)| waiting.id != id);
         let removed = lane.waiting.len() < before;
+        // If it was the one that was postponed, the next one asks.
+        lane.held_back &= !removed;
         self.forget_idle(tenant);
         removed
     }
@@ -83,7 +112,7 @@ impl FairQueue {
         let lane = self.lanes.get_mut(&tenant)?;
         let (_, waiting) = lane.waiting.remove(position)?;
         self.last_pass = lane.pass;
-        lane.pass += waiting.cost.max(f64::MIN_POSITIVE) / f64::from(waiting.weight.max(1));
+        lane.pass += waiting.stride();
         lane.running_images += waiting.images;
         *self.running_of_set.entry(waiting.set.clone()).or_default() += 1;
         Some(waiting)
@@ -93,6 +122,7 @@ impl FairQueue {
     pub(super) fn end(&mut self, turn: &Waiting) {
         if let Some(lane) = self.lanes.get_mut(&turn.tenant) {
             lane.running_images = lane.running_images.saturating_sub(turn.images);
+            lane.held_back = false;
         }
         if let Some(running) = self.running_of_set.get_mut(&turn.set) {
             *running = running.saturating_sub(1);
@@ -110,7 +140,7 @@ impl FairQueue {
     fn may_run(&self, lane: &Lane, waiting: &Waiting) -> bool {
         let set_has_room = self.running_of_set.get(&waiting.set).is_none_or(|running| *running < waiting.set_capacity);
         let plan_has_room = lane.running_images == 0 || lane.running_images.saturating_add(waiting.images) <= waiting.parallel_images;
-        set_has_room && plan_has_room
+        set_has_room && plan_has_room && !lane.held_back
     }
 
     /// Tenants without work are not kept: there may be half a million of them. One whose pass is ahead keeps it while others wait.
@@ -219,6 +249,40 @@ mod tests {
         queue.end(&large);
         assert!(queue.next().is_some() && queue.next().is_some());
         assert!(queue.next().is_none(), "two images run");
+    }
+
+    #[test]
+    fn a_postponed_turn_costs_nothing_and_comes_first_when_there_is_room() {
+        let mut queue = FairQueue::default();
+        for id in 1..=3 {
+            queue.push(request(1, id));
+            queue.push(request(2, 10 + id));
+        }
+        let postponed = queue.next().unwrap();
+        assert_eq!(postponed.id, Uuid::from_u128(1));
+        queue.postpone(postponed);
+        // Its place in the set is free, and no other request of the tenant takes it.
+        assert_eq!(turns(&mut queue, 2), [2, 2]);
+        queue.release(Uuid::from_u128(1));
+        let again = queue.next().unwrap();
+        assert_eq!(again.id, Uuid::from_u128(1));
+        queue.postpone(again);
+        assert!(queue.remove(Uuid::from_u128(1), Uuid::from_u128(1)), "its caller left, so the next one asks");
+        assert_eq!(turns(&mut queue, 9), [1, 1, 2]);
+        assert!(queue.lanes.is_empty());
+    }
+
+    #[test]
+    fn the_end_of_a_tenants_turn_lets_its_postponed_request_ask_again() {
+        let mut queue = FairQueue::default();
+        for id in 1..=2 {
+            queue.push(Waiting { set_capacity: 2, ..request(1, id) });
+        }
+        let (running, postponed) = (queue.next().unwrap(), queue.next().unwrap());
+        queue.postpone(postponed);
+        assert!(queue.next().is_none());
+        queue.end(&running);
+        assert_eq!(queue.next().map(|turn| turn.id), Some(Uuid::from_u128(2)));
     }
 
     #[test]

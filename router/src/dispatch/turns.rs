@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::oneshot;
 use uuid::Uuid;
@@ -24,47 +25,83 @@ struct Inner {
 #[derive(Debug)]
 pub(super) struct Turn {
     turns: Arc<Turns>,
-    waiting: Waiting,
+    /// `None` once it was postponed.
+    waiting: Option<Waiting>,
+}
+
+impl Turn {
+    /// Gives the turn back because the tenant's images at other routers leave no room for it, and waits for it again: until one of the tenant's
+    /// turns here has ended, or `pause` has passed. Dropping the future gives the place up.
+    pub(super) async fn postpone(mut self, pause: Duration) -> Self {
+        let turns = Arc::clone(&self.turns);
+        let Some(waiting) = self.waiting.take() else { return self };
+        let tenant = waiting.tenant;
+        let (_place, mut granted) = turns.enter(waiting, FairQueue::postpone);
+        tokio::select! {
+            biased;
+            granted = &mut granted => return turn_of(granted).await,
+            () = tokio::time::sleep(pause) => {}
+        }
+        turns.lock().queue.release(tenant);
+        turns.hand_out();
+        turn_of(granted.await).await
+    }
 }
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        self.turns.lock().queue.end(&self.waiting);
-        self.turns.hand_out();
+        if let Some(waiting) = &self.waiting {
+            self.turns.lock().queue.end(waiting);
+            self.turns.hand_out();
+        }
+    }
+}
+
+async fn turn_of(granted: Result<Turn, oneshot::error::RecvError>) -> Turn {
+    match granted {
+        Ok(turn) => turn,
+        // Only `Place` removes a sender, and it lives as long as who waits.
+        Err(_) => std::future::pending().await,
     }
 }
 
 /// Takes the request out of the queue when its task stops waiting.
 struct Place<'a> {
-    turns: &'a Turns,
+    turns: &'a Arc<Turns>,
     tenant: Uuid,
     id: Uuid,
 }
 
 impl Drop for Place<'_> {
     fn drop(&mut self) {
-        let mut inner = self.turns.lock();
-        inner.queue.remove(self.tenant, self.id);
-        inner.grants.remove(&self.id);
+        {
+            let mut inner = self.turns.lock();
+            inner.queue.remove(self.tenant, self.id);
+            inner.grants.remove(&self.id);
+        }
+        // One that was postponed held its tenant's others back.
+        self.turns.hand_out();
     }
 }
 
 impl Turns {
     /// Waits for the request's turn. Dropping the future gives the place up.
     pub(super) async fn wait(self: &Arc<Self>, waiting: Waiting) -> Turn {
+        let (_place, granted) = self.enter(waiting, FairQueue::push);
+        turn_of(granted.await).await
+    }
+
+    /// Puts a request into the queue.
+    fn enter(self: &Arc<Self>, waiting: Waiting, put: fn(&mut FairQueue, Waiting)) -> (Place<'_>, oneshot::Receiver<Turn>) {
         let (sender, receiver) = oneshot::channel();
-        let _place = Place { turns: self, tenant: waiting.tenant, id: waiting.id };
+        let place = Place { turns: self, tenant: waiting.tenant, id: waiting.id };
         {
             let mut inner = self.lock();
             inner.grants.insert(waiting.id, sender);
-            inner.queue.push(waiting);
+            put(&mut inner.queue, waiting);
         }
         self.hand_out();
-        match receiver.await {
-            Ok(turn) => turn,
-            // Only `Place` removes a sender, and it lives as long as this future.
-            Err(_) => std::future::pending().await,
-        }
+        (place, receiver)
     }
 
     /// Requests that wait.
@@ -77,7 +114,7 @@ impl Turns {
             let (grant, turn) = {
                 let mut inner = self.lock();
                 let Some(waiting) = inner.queue.next() else { return };
-                (inner.grants.remove(&waiting.id), Turn { turns: Arc::clone(self), waiting })
+                (inner.grants.remove(&waiting.id), Turn { turns: Arc::clone(self), waiting: Some(waiting) })
             };
             // A turn that nobody takes is dropped outside the lock, which gives it to the next.
             if let Some(grant) = grant {
@@ -126,6 +163,26 @@ mod tests {
         drop(first);
         let _turn = third.now_or_never().expect("the third has its turn");
         assert_eq!(turns.waiting(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_postponed_turn_comes_again_after_the_pause_and_holds_nobody_else_up() {
+        let turns = Arc::new(Turns::default());
+        let only_one = |id, tenant| Waiting { set_capacity: 1, tenant: Uuid::from_u128(tenant), ..request(id) };
+        let first = turns.wait(only_one(1, 1)).await;
+        let mut other = Box::pin(turns.wait(only_one(2, 2)));
+        assert!(other.as_mut().now_or_never().is_none());
+        let mut postponed = Box::pin(first.postpone(Duration::from_millis(1)));
+        assert!(postponed.as_mut().now_or_never().is_none());
+        drop(other.now_or_never().expect("the other tenant has its turn"));
+        let first = postponed.await;
+        // Its caller leaves: the tenant's next request has the turn at once.
+        let mut next = Box::pin(turns.wait(only_one(3, 1)));
+        assert!(next.as_mut().now_or_never().is_none());
+        let mut postponed = Box::pin(first.postpone(Duration::MAX));
+        assert!(postponed.as_mut().now_or_never().is_none() && next.as_mut().now_or_never().is_none());
+        drop(postponed);
+        assert!(next.now_or_never().is_some());
     }
 
     #[tokio::test]

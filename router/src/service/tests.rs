@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use axum::http::StatusCode;
 use futures::StreamExt;
-use runtime_api::{Event, Failure, FailureReason, Task};
+use runtime_api::{Event, Failure, FailureReason, ImageRequest, Task};
 use uuid::Uuid;
 
-use crate::generation::{Mode, Progress, State};
+use crate::generation::{Mode, Progress, StartReport, State};
 use crate::inputs::Picture;
-use crate::store::{Admission, Allowance};
+use crate::store::{Admission, Allowance, Caller, ImageClaim, Outcome, ParallelImages};
 use crate::validation;
 
 mod fake;
@@ -21,6 +21,20 @@ fn failure(reason: FailureReason) -> Failure {
     Failure { reason, message: "as the test wants it".to_owned() }
 }
 
+/// What a router accepted that never had a heartbeat.
+fn foreign(caller: &Caller, request: ImageRequest) -> Admission {
+    Admission {
+        id: Uuid::now_v7(),
+        tenant: caller.tenant,
+        router: Uuid::from_u128(1),
+        allowance: Allowance { calls_per_day: None, calls_per_month: None, queue_depth: 10 },
+        request,
+        mode: Mode::Detached,
+        dialect: "openai",
+        track_id: None,
+    }
+}
+
 #[tokio::test]
 async fn request_waits_until_the_first_replica_is_ready() {
     let mut house = House::build().await;
@@ -28,6 +42,9 @@ async fn request_waits_until_the_first_replica_is_ready() {
     house.replicas.ready.send_replace(false);
     let ticket = house.service.submit(&caller, submission(Mode::Attached)).await.unwrap();
     let id = ticket.generation.public_id;
+    while house.replicas.ready.receiver_count() == 0 {
+        tokio::task::yield_now().await;
+    }
     assert_eq!(house.service.wait(&caller, id, Duration::ZERO).await.unwrap().state, State::Queued);
     house.replicas.ready.send_replace(true);
     house.call().await.complete().await;
@@ -221,18 +238,7 @@ async fn work_of_a_dead_router_is_taken_up_where_somebody_still_wants_it() {
     let request = validation::normalise(submission(Mode::Detached).request, &crate::catalog::tests::model("demo"), None, || 7).unwrap();
     let mut admit = Vec::new();
     for mode in [Mode::Attached, Mode::Detached] {
-        let admission = Admission {
-            id: Uuid::now_v7(),
-            tenant: caller.tenant,
-            // A router that never had a heartbeat.
-            router: Uuid::from_u128(1),
-            allowance: Allowance { calls_per_day: None, calls_per_month: None, queue_depth: 10 },
-            request: request.clone(),
-            mode,
-            dialect: "openai",
-            track_id: None,
-        };
-        admit.push(house.store.admit(&admission).await.unwrap());
+        admit.push(house.store.admit(&Admission { mode, ..foreign(&caller, request.clone()) }).await.unwrap());
     }
     house.service.beat(true).await;
     let call = house.call().await;
@@ -242,6 +248,28 @@ async fn work_of_a_dead_router_is_taken_up_where_somebody_still_wants_it() {
     assert_eq!(house.end(&caller, admit[0].public_id).await.state, State::Cancelled);
     assert_eq!(house.end(&caller, admit[1].public_id).await.state, State::Succeeded);
     assert_eq!(house.calls_and_images(caller.tenant).await, (1, 1));
+}
+
+#[tokio::test]
+async fn images_that_another_router_has_made_leave_no_room_until_they_end() {
+    let mut house = House::build().await;
+    let (caller, other) = (house.caller("acme").await, house.caller("other").await);
+    let foreign = house.store.admit(&foreign(&caller, ImageRequest { samples: 15, ..submission(Mode::Detached).request })).await.unwrap();
+    assert_eq!(house.store.claim_images(&foreign, ParallelImages(15)).await.unwrap(), ImageClaim::Granted);
+    let held_back = house.service.submit(&caller, submission(Mode::Detached)).await.unwrap();
+    let beside = house.service.submit(&other, submission(Mode::Detached)).await.unwrap();
+    let call = house.call().await;
+    assert_eq!(call.dispatch.id, beside.generation.id, "another tenant's goes on");
+    call.complete().await;
+    let succeeded = Outcome::Succeeded { nsfw_content_detected: Vec::new() };
+    assert!(house.store.finish(foreign.id, foreign.fence, &succeeded, &StartReport::default()).await.unwrap());
+    let call = house.call().await;
+    assert_eq!(call.dispatch.id, held_back.generation.id);
+    // And now these are counted for the other router.
+    let second = house.store.admit(&self::foreign(&caller, submission(Mode::Detached).request)).await.unwrap();
+    assert_eq!(house.store.claim_images(&second, ParallelImages(1)).await.unwrap(), ImageClaim::NoRoom);
+    call.complete().await;
+    assert_eq!(house.end(&caller, held_back.generation.public_id).await.state, State::Succeeded);
 }
 
 #[tokio::test]

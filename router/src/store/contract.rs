@@ -1,6 +1,7 @@
 //! What every store must do. Each fact is a function over an empty `dyn Store`; `contract_of!` makes a test of each for one
 //! implementation, so that SQLite and PostgreSQL pass the very same ones.
 
+mod limits;
 mod postgres_server;
 
 use std::collections::HashSet;
@@ -8,6 +9,13 @@ use std::time::Duration;
 
 use runtime_api::{Failure, FailureReason, ImageRequest};
 use uuid::Uuid;
+
+use limits::{
+    a_lease_brings_several_slots_of_a_fast_rate, a_request_with_more_images_than_the_limit_goes_alone,
+    an_older_request_that_asked_for_room_goes_first, concurrent_claims_never_pass_the_images_at_once,
+    concurrent_leases_give_each_slot_of_a_rate_away_once, images_at_once_are_held_until_their_requests_end,
+    work_that_is_taken_up_has_its_images_counted_anew,
+};
 
 use super::postgres::PostgresStore;
 use super::sqlite::SqliteStore;
@@ -53,6 +61,13 @@ contract!(
     inputs_are_needed_until_the_last_request_that_names_them_has_ended,
     requests_are_kept_as_long_as_the_plan_says_and_billed_for_ever,
     the_shared_secret_is_made_once,
+    concurrent_leases_give_each_slot_of_a_rate_away_once,
+    a_lease_brings_several_slots_of_a_fast_rate,
+    images_at_once_are_held_until_their_requests_end,
+    concurrent_claims_never_pass_the_images_at_once,
+    a_request_with_more_images_than_the_limit_goes_alone,
+    an_older_request_that_asked_for_room_goes_first,
+    work_that_is_taken_up_has_its_images_counted_anew,
 );
 
 async fn open_sqlite() -> Option<(SqliteStore, tempfile::TempDir)> {

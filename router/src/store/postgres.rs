@@ -1,7 +1,7 @@
 //! The store on PostgreSQL, for several routers. Each write is durable when it returns (the server's `synchronous_commit` is on by
 //! default, and is set here).
 //!
-//! Order of locks, the same everywhere, so that no two transactions wait for each other: a request's row, its tenant's row, the
+//! Order of locks, the same everywhere, so that no two transactions wait for each other: a tenant's claims, a request's row, its tenant's row, the
 //! tenant's windows (day before month).
 
 use std::collections::HashSet;
@@ -17,8 +17,11 @@ use uuid::Uuid;
 
 use super::quota::Windows;
 use super::{Admission, AdmitError, Allowance, Caller, Entry, KeyHash, Outcome, Store, StoreError, Usage};
+use super::{ImageClaim, ParallelImages, Rate, RateLease};
 use super::{from_json, milliseconds, random_public_id, read_secret, to_json};
 use crate::generation::{Mode, StartReport};
+
+mod limits;
 
 /// One router's connections; a server takes 100 by default, so several routers fit beside each other.
 const MAX_CONNECTIONS: u32 = 10;
@@ -141,6 +144,14 @@ impl Store for PostgresStore {
         Ok(entry)
     }
 
+    async fn lease_rate(&self, tenant: Uuid, rate: &Rate) -> Result<RateLease, StoreError> {
+        limits::lease_rate(&self.pool, tenant, rate).await
+    }
+
+    async fn claim_images(&self, entry: &Entry, limit: ParallelImages) -> Result<ImageClaim, StoreError> {
+        limits::claim_images(&self.pool, entry, limit).await
+    }
+
     async fn detach(&self, id: Uuid) -> Result<(), StoreError> {
         sqlx::query("update generations set mode = $1 where id = $2 and finished_at_ms is null")
             .bind(to_json(&Mode::Detached)?)
@@ -217,7 +228,7 @@ impl Store for PostgresStore {
                  where g.finished_at_ms is null and g.router <> $1 and (r.id is null or r.beat_at_ms <= {NOW_MS} - $2)
                  order by g.accepted_at_ms, g.id limit $3 for update of g skip locked),
              g as (
-                 update generations set router = $1, fence = fence + 1, takeovers = takeovers + 1
+                 update generations set router = $1, fence = fence + 1, takeovers = takeovers + 1, running = false, asked_at_ms = null
                  where id in (select id from left_behind) returning *)
              select {ENTRY_COLUMNS} from g join tenants t on t.id = g.tenant order by g.accepted_at_ms, g.id"
         )))

@@ -12,8 +12,11 @@ use uuid::Uuid;
 
 use super::quota::Windows;
 use super::{Admission, AdmitError, Allowance, Caller, Entry, KeyHash, Outcome, Store, StoreError, Usage};
+use super::{ImageClaim, ParallelImages, Rate, RateLease};
 use super::{from_json, milliseconds, random_public_id, read_secret, to_json};
 use crate::generation::{Mode, StartReport};
+
+mod limits;
 
 /// SQLite has one writer at a time; more connections only serve readers.
 const MAX_CONNECTIONS: u32 = 4;
@@ -91,6 +94,14 @@ impl Store for SqliteStore {
         Ok(entry)
     }
 
+    async fn lease_rate(&self, tenant: Uuid, rate: &Rate) -> Result<RateLease, StoreError> {
+        limits::lease_rate(&self.pool, tenant, rate).await
+    }
+
+    async fn claim_images(&self, entry: &Entry, limit: ParallelImages) -> Result<ImageClaim, StoreError> {
+        limits::claim_images(&self.pool, entry, limit).await
+    }
+
     async fn detach(&self, id: Uuid) -> Result<(), StoreError> {
         sqlx::query("update generations set mode = ? where id = ? and finished_at_ms is null")
             .bind(to_json(&Mode::Detached)?)
@@ -165,7 +176,7 @@ impl Store for SqliteStore {
         .await?;
         let mut entries = Vec::with_capacity(ids.len());
         for id in ids {
-            sqlx::query("update generations set router = ?, fence = fence + 1, takeovers = takeovers + 1 where id = ?")
+            sqlx::query("update generations set router = ?, fence = fence + 1, takeovers = takeovers + 1, running = false, asked_at_ms = null where id = ?")
                 .bind(router.as_bytes().as_slice())
                 .bind(id.as_slice())
                 .execute(&mut *transaction)
