@@ -52,6 +52,9 @@ pub struct ModelDemand {
     /// What waits and runs.
     #[serde(flatten)]
     pub work: Work,
+    /// The family that a replica found in its files, as manifests spell it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub family: Option<String>,
     /// When the last request came, in milliseconds since 1970 by the router's clock.
     pub last_used_at_ms: u64,
 }

@@ -13,6 +13,7 @@ use std::{
 use crds::{
     DemandReport,
     demand::{LONGEST_WAIT, ModelDemand, PATH, Work},
+    model_deployment::Family,
     replica,
 };
 use futures::StreamExt;
@@ -62,6 +63,15 @@ struct Inner {
     heard: HashMap<String, Heard>,
 }
 
+/// What routers saw of a model.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Seen {
+    /// When it was called last, in milliseconds since 1970.
+    pub last_used_ms: Option<u64>,
+    /// What replicas found in its files.
+    pub family: Option<Family>,
+}
+
 #[derive(Debug)]
 struct Heard {
     report: DemandReport,
@@ -79,11 +89,13 @@ impl Board {
         self.load(now, |demand| demand.pool.is_none() && demand.model_id == model_id)
     }
 
-    /// When a model was called last, in milliseconds since 1970.
-    pub fn last_used_ms(&self, model_id: &str) -> Option<u64> {
+    /// What routers saw of a model.
+    pub fn seen(&self, model_id: &str) -> Seen {
         let inner = self.lock();
-        let demands = inner.heard.values().flat_map(|heard| &heard.report.models);
-        demands.filter(|demand| demand.model_id == model_id).map(|demand| demand.last_used_at_ms).max()
+        let demands = || inner.heard.values().flat_map(|heard| &heard.report.models).filter(|demand| demand.model_id == model_id);
+        // A newer router may know families that this operator does not.
+        let family = |demand: &ModelDemand| serde_json::from_value(demand.family.as_deref()?.into()).ok();
+        Seen { last_used_ms: demands().map(|demand| demand.last_used_at_ms).max(), family: demands().find_map(family) }
     }
 
     /// What would be lost with the pod of this uid: the work of all routers there, and models in memory.
@@ -256,6 +268,7 @@ mod tests {
             pool: pool.map(str::to_owned),
             work: Work { queued_requests: queued, queued_images: queued, ..Work::default() },
             last_used_at_ms: queued,
+            family: Some("sdxl".to_owned()),
         }
     }
 
@@ -280,7 +293,8 @@ mod tests {
         assert_eq!((all.work.queued_images, all.is_complete), (6, true));
         assert_eq!(board.load_of_model("own", now).work.queued_images, 5);
         assert_eq!(board.load_of_model("x", now).work.queued_images, 0, "it is served by the pool");
-        assert_eq!(board.last_used_ms("x"), Some(2));
+        assert_eq!(board.seen("x"), Seen { last_used_ms: Some(2), family: Some(Family::Sdxl) });
+        assert_eq!(board.seen("unknown"), Seen::default());
         assert!(!board.load_of_pool("p", now + FRESH).is_complete);
     }
 

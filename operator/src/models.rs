@@ -20,6 +20,7 @@ use crate::{
     autoscaler::{self, Bounds, Decision, Scale},
     condition::Facts,
     context::{Context, Guarded, REFUSED_RECHECK, RESYNC, ReconcileError, last_scale},
+    demand::Seen,
     imports::{self, Standing},
     judgement::{Refusal, Served, judge_model},
     workload::{self, Workload},
@@ -63,7 +64,7 @@ pub(crate) async fn reconcile(object: Arc<Guarded<ModelDeployment>>, context: Ar
             ((Facts::refused(crds::condition::REASON_REPLICAS_FAILING, refusal), 0, None, Action::requeue(RESYNC)), imported)
         }
     };
-    let desired = status(model, &facts, replicas, selector, imported, context.board.last_used_ms(&model.model_id()));
+    let desired = status(model, &facts, replicas, selector, imported, context.board.seen(&model.model_id()));
     if model.status.as_ref() == Some(&desired) {
         context.count("ModelDeployment", "unchanged");
         return Ok(action);
@@ -246,7 +247,7 @@ fn status(
     replicas: i32,
     selector: Option<String>,
     imported: Option<Imported>,
-    last_used_ms: Option<u64>,
+    seen: Seen,
 ) -> ModelDeploymentStatus {
     let previous = model.status.clone().unwrap_or_default();
     let now = Time(Timestamp::now());
@@ -255,11 +256,11 @@ fn status(
         observed_generation: model.metadata.generation,
         replicas: Some(replicas),
         selector,
-        family: model.spec.family.or(imported.as_ref().and_then(|imported| imported.family)).or(previous.family),
+        family: model.spec.family.or(imported.as_ref().and_then(|imported| imported.family)).or(seen.family).or(previous.family),
         bytes: imported.as_ref().map(|imported| imported.bytes),
         sha256: imported.as_ref().map(|imported| imported.sha256.clone()),
         imported,
-        last_used: last_used(previous.last_used, last_used_ms),
+        last_used: last_used(previous.last_used, seen.last_used_ms),
     }
 }
 
@@ -282,6 +283,8 @@ pub(crate) fn now_ms() -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use crds::model_deployment::Family;
+
     use super::*;
 
     fn time(second: i64) -> Option<Time> {
@@ -304,9 +307,13 @@ mod tests {
             "spec": {"source": {"uri": "file:///models/demo"}, "family": "sd15"},
         }))
         .unwrap();
-        let first = status(&model, &Facts::served("fine"), 0, None, None, Some(5_000_000));
+        let seen = |last_used_ms, family| Seen { last_used_ms: Some(last_used_ms), family };
+        let first = status(&model, &Facts::served("fine"), 0, None, None, seen(5_000_000, Some(Family::Sdxl)));
+        assert_eq!(first.family, Some(Family::Sd15), "what is declared goes before what was found");
         model.status = Some(first.clone());
-        assert_eq!(status(&model, &Facts::served("fine"), 0, None, None, Some(5_030_000)), first);
+        assert_eq!(status(&model, &Facts::served("fine"), 0, None, None, seen(5_030_000, None)), first);
+        model.spec.family = None;
+        assert_eq!(status(&model, &Facts::served("fine"), 0, None, None, seen(5_030_000, Some(Family::Sdxl))).family, Some(Family::Sdxl));
         assert!(!turned(&model, &Facts::served("otherwise said")));
         assert!(turned(&model, &Facts::refused("Conflict", "")));
     }

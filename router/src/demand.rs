@@ -12,6 +12,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use crds::demand::{LONGEST_WAIT, ModelDemand, PATH};
+use crds::model_deployment::Family;
 use crds::{DemandReport, replica};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
@@ -22,6 +23,9 @@ use crate::replicas::{Replicas, SetKey};
 
 /// A model without work is still in the report for so long after its last call, so that the call is seen.
 const REMEMBERED: Duration = Duration::from_secs(180);
+
+/// Models whose families are remembered. Who is forgotten is learned again with its next image.
+const FAMILIES_LIMIT: usize = 50_000;
 
 /// All demand of this router.
 #[derive(Debug, Default)]
@@ -39,6 +43,8 @@ struct Inner {
     claims: HashMap<u64, Claimed>,
     last_claim: u64,
     last_used: BTreeMap<Key, (Instant, u64)>,
+    /// What replicas found, by the model's id.
+    families: BTreeMap<String, Family>,
 }
 
 #[derive(Debug)]
@@ -70,6 +76,24 @@ impl Demand {
         Claim { demand: Arc::clone(self), id }
     }
 
+    /// A replica has read the model's files: they are of this family.
+    pub(crate) fn learn(&self, model_id: &str, family: Family) {
+        if self.family(model_id) == Some(family) {
+            return;
+        }
+        self.change(|inner| {
+            if inner.families.len() >= FAMILIES_LIMIT {
+                inner.families.clear();
+            }
+            inner.families.insert(model_id.to_owned(), family);
+        });
+    }
+
+    /// What a replica found in the model's files.
+    pub fn family(&self, model_id: &str) -> Option<Family> {
+        self.lock().families.get(model_id).copied()
+    }
+
     /// How it stands.
     pub fn report(&self, now: Instant) -> DemandReport {
         let version = *self.version.borrow();
@@ -91,7 +115,9 @@ impl Demand {
                 SetKey::Pool(pool) => Some(pool.clone()),
                 SetKey::Dedicated(_) => None,
             };
-            models.insert(key, ModelDemand { model_id: key.0.clone(), pool, last_used_at_ms: *last_used_at_ms, ..ModelDemand::default() });
+            let family = inner.families.get(&key.0).map(|family| family.name().to_owned());
+            let demand = ModelDemand { model_id: key.0.clone(), pool, last_used_at_ms: *last_used_at_ms, family, ..ModelDemand::default() };
+            models.insert(key, demand);
         }
         for claimed in inner.claims.values() {
             let Some(model) = models.get_mut(&claimed.key) else { continue };
@@ -209,6 +235,11 @@ mod tests {
         let running = demand.report(later);
         assert_eq!((running.models[0].work.queued_images, running.models[0].work.in_flight_images), (0, 3));
         assert!(running.version > report.version);
+        demand.learn("demo", Family::Sdxl);
+        let learned = demand.report(later);
+        assert_eq!(learned.models[0].family.as_deref(), Some("sdxl"));
+        demand.learn("demo", Family::Sdxl);
+        assert_eq!(demand.report(later), learned, "what is known is no news");
         drop(claim);
         let idle = demand.report(later);
         assert_eq!((idle.models[0].work.images(), idle.models[0].last_used_at_ms > 0), (0, true));

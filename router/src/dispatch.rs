@@ -241,6 +241,12 @@ impl Dispatcher {
 
     fn note(&self, tracked: &Tracked, event: Event) {
         match &event {
+            Event::Done { family: Some(name), .. } => {
+                // A newer replica may know families that this router does not.
+                if let Ok(family) = serde_json::from_value(name.as_str().into()) {
+                    self.demand.learn(&tracked.entry.request.model, family);
+                }
+            }
             Event::Loading { bytes_done, bytes_total } if *bytes_total > 0 => {
                 tracing::info!(id = %tracked.entry.id, "loading {}: {} %", tracked.entry.request.model, bytes_done.saturating_mul(100) / bytes_total);
             }

@@ -136,10 +136,11 @@ impl Service {
     /// The models this caller may name, by name: checkpoints, and what is used together with them.
     pub fn models(&self, caller: &Caller) -> Vec<ModelListing> {
         let catalog = self.catalog();
+        let family = |model: &crate::catalog::Model| model.family.or_else(|| self.demand().family(&model.model_id));
         let listing = |model: &Arc<crate::catalog::Model>| ModelListing {
             model_id: model.model_id.clone(),
             kind: model.kind,
-            family: model.family.map(|family| family.name().to_owned()),
+            family: family(model).map(|family| family.name().to_owned()),
             created_at: model.created_at,
             ready: model.weights.is_ok(),
         };

@@ -125,6 +125,8 @@ pub struct Candidate<'a, I> {
 /// What there is to know of a loaded model.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ModelFacts {
+    /// As manifests spell it.
+    pub family: &'static str,
     /// Bytes of memory its weights take.
     pub bytes: u64,
     /// sha256 over its files, in hex.

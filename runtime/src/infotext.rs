@@ -115,7 +115,7 @@ mod tests {
             guidance_scale: 7.5,
             strength: crate::engine::Strengths { image: 0.8, inpaint: 1.0 },
         };
-        ModelFacts { bytes: 0, digest: "0123456789abcdef".to_owned(), defaults, sampler: "DDIMScheduler".to_owned() }
+        ModelFacts { family: "sd15", bytes: 0, digest: "0123456789abcdef".to_owned(), defaults, sampler: "DDIMScheduler".to_owned() }
     }
 
     fn request(change: impl FnOnce(&mut ImageRequest)) -> Request {

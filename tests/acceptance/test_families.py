@@ -101,6 +101,10 @@ def test_every_family_draws_the_same_alone_and_beside_all_others(family_house):
         pixels = numpy.asarray(Image.open(io.BytesIO(png)).convert("RGB"))
         assert pixels.shape == (64, 64, 3) and pixels.std() > 1, family
     assert len({Image.open(io.BytesIO(png)).tobytes() for png in alone.values()}) == len(FAMILIES)
+    # No manifest names a family: the replica found them.
+    listed = family_house.post("/api/v4/dreambooth/model_list", {"key": key}).json()
+    found = {model["model_id"]: model["description"] for model in listed}
+    assert {family: found[family] for family in FAMILIES} == {family: family for family in FAMILIES}
 
 
 def test_a_single_file_pinned_by_its_sha256_draws_what_its_folder_draws(family_house):

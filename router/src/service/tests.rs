@@ -86,7 +86,7 @@ async fn replica_that_dies_in_mid_image_is_replaced_and_the_request_is_billed_on
     let second = house.call().await.take();
     assert_eq!((&second.dispatch.request, second.dispatch.id), (&dispatch.request, dispatch.id), "the same picture, in the same place");
     assert_eq!(put_picture(&second.dispatch.outputs[0].put_url).await, 412);
-    second.tell(Event::Done { timings: Default::default(), nsfw_content_detected: Vec::new() });
+    second.tell(Event::Done { timings: Default::default(), nsfw_content_detected: Vec::new(), family: None });
     assert_eq!(house.end(&caller, ticket.generation.public_id).await.state, State::Succeeded);
     assert_eq!(house.replicas.condemned.load(Ordering::SeqCst), 1);
     assert_eq!(house.calls_and_images(caller.tenant).await, (1, 1));
@@ -134,7 +134,7 @@ async fn replica_that_says_done_without_images_is_not_believed() {
     let mut house = House::build().await;
     let caller = house.caller("acme").await;
     let ticket = house.service.submit(&caller, submission(Mode::Detached)).await.unwrap();
-    house.call().await.take().tell(Event::Done { timings: Default::default(), nsfw_content_detected: Vec::new() });
+    house.call().await.take().tell(Event::Done { timings: Default::default(), nsfw_content_detected: Vec::new(), family: None });
     house.call().await.complete().await;
     assert_eq!(house.end(&caller, ticket.generation.public_id).await.state, State::Succeeded);
 }

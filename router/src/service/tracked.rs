@@ -115,7 +115,7 @@ impl Tracked {
                 // Nobody may watch.
                 let _ = self.previews.send(Progress::Preview { image, index, png_base64 });
             }
-            Event::Done { timings, nsfw_content_detected } => self.status.send_modify(|status| {
+            Event::Done { timings, nsfw_content_detected, .. } => self.status.send_modify(|status| {
                 status.start.replica = Some(timings);
                 status.nsfw_content_detected = nsfw_content_detected;
             }),

@@ -33,6 +33,9 @@ pub enum Event {
         /// Of each image, in order; empty where they were not checked.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         nsfw_content_detected: Vec<bool>,
+        /// The family that the model's own files tell, as manifests spell it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        family: Option<String>,
     },
     Failed(Failure),
 }

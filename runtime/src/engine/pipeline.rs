@@ -135,6 +135,7 @@ impl Engine for Diffusion {
 
     fn facts(&self, model: &Model) -> ModelFacts {
         ModelFacts {
+            family: model.family(),
             bytes: model.bytes(),
             digest: model.digest().to_owned(),
             defaults: model.defaults(),

@@ -234,6 +234,7 @@ impl<E: Engine> DeviceThread<E> {
     /// What its first model is asked for, or what is wrong with it.
     fn request(&self, generation: &mut Generation, facts: &ModelFacts) -> Result<Request, String> {
         drop(generation.place.take());
+        generation.family = facts.family;
         let (asked, canvas) = (&generation.dispatch.request, generation.canvas.take());
         let request = complete(asked, canvas.as_ref(), &facts.defaults, &self.shared.limits.request, generation.seed);
         let request = Request {

@@ -85,7 +85,7 @@ mod tests {
     }
 
     fn done() -> Event {
-        Event::Done { timings: Default::default(), nsfw_content_detected: Vec::new() }
+        Event::Done { timings: Default::default(), nsfw_content_detected: Vec::new(), family: None }
     }
 
     async fn all(mut feed: Feed) -> Vec<Event> {

@@ -49,7 +49,7 @@ impl Finisher {
     }
 
     async fn store(&self, generation: Generation, pixels: Vec<Pixels>, mut timings: Timings) {
-        let Generation { dispatch, deadline, mut ending, infotexts, .. } = generation;
+        let Generation { dispatch, deadline, mut ending, infotexts, family, .. } = generation;
         let began = Instant::now();
         let all = async {
             let mut all = Vec::new();
@@ -69,7 +69,7 @@ impl Finisher {
             Ok(nsfw_content_detected) => {
                 timings.upload_ms = milliseconds(began.elapsed());
                 let was_checked = dispatch.request.safety_checker.is_some();
-                ending.done(timings, if was_checked { nsfw_content_detected } else { Vec::new() });
+                ending.done(timings, if was_checked { nsfw_content_detected } else { Vec::new() }, family);
             }
             Err((reason, message)) => ending.failed(reason, message),
         }

@@ -43,6 +43,8 @@ pub(super) struct Generation {
     pub(super) ending: Ending,
     /// Its place in the queue, given back when it starts.
     pub(super) place: Option<OwnedSemaphorePermit>,
+    /// Of the model, once it is known.
+    pub(super) family: &'static str,
     /// Who goes on where the model leaves off; taken when it does.
     pub(super) refiner: Option<Refiner>,
     /// What another model made of it before.
@@ -80,6 +82,7 @@ impl Arrival {
             passed_over: 0,
             ending,
             place: Some(place),
+            family: "",
             refiner,
             begun: None,
         })
@@ -141,8 +144,8 @@ impl Ending {
         }
     }
 
-    pub(super) fn done(mut self, timings: Timings, nsfw_content_detected: Vec<bool>) {
-        self.end(None, Event::Done { timings, nsfw_content_detected });
+    pub(super) fn done(mut self, timings: Timings, nsfw_content_detected: Vec<bool>, family: &str) {
+        self.end(None, Event::Done { timings, nsfw_content_detected, family: Some(family.to_owned()) });
     }
 
     pub(super) fn failed(mut self, reason: FailureReason, message: String) {

@@ -130,7 +130,7 @@ impl Engine for Puppet {
 
     fn facts(&self, model: &Model) -> ModelFacts {
         let defaults = self.defaults(model);
-        ModelFacts { bytes: model.bytes, digest: model.name.clone(), defaults, sampler: String::new() }
+        ModelFacts { family: "puppet", bytes: model.bytes, digest: model.name.clone(), defaults, sampler: String::new() }
     }
 
     fn prepare(&self, model: &Arc<Model>, request: &Request) -> Result<Vec<Image>, EngineError> {

@@ -19,17 +19,18 @@ async fn second_model_goes_on_where_the_first_has_left() {
     house.add_model("fine", GOOD);
     house.send(&house.dispatch("plain")).await.done().await;
     let mut steps = Vec::new();
-    let mut weights_from = None;
+    let (mut weights_from, mut found) = (None, None);
     for event in house.send(&refined(&house, "refined")).await.done().await {
         match event {
             Event::Step { evaluation, evaluations, .. } => steps.push((evaluation, evaluations)),
-            Event::Done { timings, .. } => weights_from = Some(timings.weights_from),
+            Event::Done { timings, family, .. } => (weights_from, found) = (Some(timings.weights_from), family),
             _ => {}
         }
     }
     // The puppet makes all of its four steps for each. Of the first, four fifths of what is expected.
     assert_eq!(steps, [(1, 5), (2, 5), (3, 5), (4, 5), (5, 8), (6, 8), (7, 8), (8, 8)]);
     assert_eq!(weights_from, Some(WeightsTier::Device), "of the model that was called");
+    assert_eq!(found.as_deref(), Some("puppet"));
     assert_ne!(house.storage.pixels("plain"), house.storage.pixels("refined"));
     let residents = house.state().await.resident;
     assert_eq!(residents.len(), 2);

@@ -235,7 +235,7 @@ async fn draw(replica: &Replica, dispatch: &Dispatch, events: &Events) {
     // Whoever asks learns that every second image is unsafe.
     let samples = if dispatch.request.safety_checker.is_some() { dispatch.request.samples } else { 0 };
     let nsfw_content_detected = (0..samples).map(|image| image % 2 == 1).collect();
-    send(events, &Event::Done { timings, nsfw_content_detected }).await;
+    send(events, &Event::Done { timings, nsfw_content_detected, family: None }).await;
 }
 
 async fn send(events: &Events, event: &Event) {

@@ -79,7 +79,7 @@ impl Stream {
             put_picture(&target.put_url).await;
         }
         let timings = Timings { denoise_ms: 5, ..Timings::default() };
-        self.tell(Event::Done { timings, nsfw_content_detected: Vec::new() });
+        self.tell(Event::Done { timings, nsfw_content_detected: Vec::new(), family: Some("sdxl".to_owned()) });
     }
 
     /// Waits until the router has let go.
