@@ -9,6 +9,10 @@
 //! `edge` and `dialect` know HTTP and the callers' languages and nothing of SQL or replicas; everything behind [`service::Service`]
 //! knows neither HTTP statuses nor dialects.
 
+#[cfg(test)]
+#[macro_use]
+mod contract;
+
 pub mod accounts;
 pub mod admission;
 pub mod bounded_body;

@@ -96,32 +96,28 @@ def flow_pipelines_of(flow_folders):
     return get
 
 
-@pytest.fixture(scope="session")
-def family_files(family_folders, tmp_path_factory):
-    """The single file of a folder with a UNet by name, each made once."""
-    made = tmp_path_factory.mktemp("single-files")
+def files_of(folders, write, made):
+    """The single file of a folder by name, each made once."""
 
     def get(name):
         file = made / f"{name}.safetensors"
         if not file.exists():
-            single_files.write(family_folders[name], file)
+            write(folders[name], file)
         return file
 
     return get
+
+
+@pytest.fixture(scope="session")
+def family_files(family_folders, tmp_path_factory):
+    """The single file of a folder with a UNet by name."""
+    return files_of(family_folders, single_files.write, tmp_path_factory.mktemp("single-files"))
 
 
 @pytest.fixture(scope="session")
 def flow_files(flow_folders, tmp_path_factory):
-    """The single file of a folder of flow matching by name, each made once."""
-    made = tmp_path_factory.mktemp("single-flow-files")
-
-    def get(name):
-        file = made / f"{name}.safetensors"
-        if not file.exists():
-            single_files.write_flow(flow_folders[name], file)
-        return file
-
-    return get
+    """The single file of a folder of flow matching by name."""
+    return files_of(flow_folders, single_files.write_flow, tmp_path_factory.mktemp("single-flow-files"))
 
 
 @pytest.fixture(scope="session")

@@ -24,24 +24,7 @@ struct Stand {
     _life: Box<dyn std::any::Any>,
 }
 
-macro_rules! contract {
-    ($($fact:ident),+ $(,)?) => {
-        mod folder {
-            $(#[tokio::test]
-            async fn $fact() {
-                super::$fact(&super::in_folder().await).await;
-            })+
-        }
-        mod s3 {
-            $(#[tokio::test]
-            async fn $fact() {
-                super::$fact(&super::in_bucket().await).await;
-            })+
-        }
-    };
-}
-
-contract!(
+folder_and_bucket!(
     an_input_is_named_by_what_it_is_and_read_with_a_signed_url,
     a_url_is_good_for_its_own_input_until_it_ends,
     what_is_needed_or_new_stays_and_the_rest_goes,

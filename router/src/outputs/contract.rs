@@ -29,24 +29,7 @@ struct Stand {
     _life: Box<dyn std::any::Any>,
 }
 
-macro_rules! contract {
-    ($($fact:ident),+ $(,)?) => {
-        mod folder {
-            $(#[tokio::test]
-            async fn $fact() {
-                super::$fact(&super::in_folder().await).await;
-            })+
-        }
-        mod s3 {
-            $(#[tokio::test]
-            async fn $fact() {
-                super::$fact(&super::in_bucket().await).await;
-            })+
-        }
-    };
-}
-
-contract!(
+folder_and_bucket!(
     an_output_is_missing_until_it_is_put_and_then_read_by_everybody,
     an_output_is_written_once_whatever_a_replica_says,
     a_url_is_good_for_its_own_output_alone,
