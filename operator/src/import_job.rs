@@ -8,7 +8,8 @@ use crds::{
     import::{IMPORT, ImportSource},
     replica,
 };
-use k8s_openapi::{ByteString, apimachinery::pkg::apis::meta::v1::OwnerReference};
+use k8s_openapi::{ByteString, api::batch::v1::Job, apimachinery::pkg::apis::meta::v1::OwnerReference};
+use kube::{Resource, ResourceExt};
 use serde_json::{Value, json};
 
 use crate::workload::{MANAGER, OWNER_ANNOTATION, USER, shortened};
@@ -25,6 +26,10 @@ const KEPT_SECONDS: u32 = 600;
 const PERMANENT_EXIT_CODE: i32 = 3;
 /// The import's container.
 pub const CONTAINER: &str = "import";
+/// The generation of the ModelDeployment that its token is for.
+const GENERATION_ANNOTATION: &str = "emulsion.dev/import-generation";
+/// The key of the token in its Secret.
+const TOKEN_KEY: &str = "token";
 
 /// An import, as it shall be.
 #[derive(Clone, Debug)]
@@ -39,24 +44,13 @@ pub struct ImportJob {
     pub image: String,
     /// The routers' internal address.
     pub router_url: String,
-    /// What the import says to them.
-    pub token: String,
     /// Inside networks that sources may be in.
     pub allow_networks: Vec<String>,
     /// Inside hosts that sources may be at.
     pub allow_hosts: Vec<String>,
 }
 
-/// The objects of an import, in the order in which they are made.
-#[derive(Clone, Debug)]
-pub struct Objects {
-    /// The token.
-    pub secret: Value,
-    /// The import.
-    pub job: Value,
-}
-
-/// The name of both: another source is another import.
+/// The name of the Job and of its Secret: another source is another import.
 pub fn object_name(owner: &str, source: &ImportSource) -> String {
     /// Digits of the source's digest.
     const DIGITS: usize = 8;
@@ -64,50 +58,85 @@ pub fn object_name(owner: &str, source: &ImportSource) -> String {
     format!("{name}-{}", &source.digest()[..DIGITS])
 }
 
-/// The objects of an import.
-pub fn build(import: &ImportJob) -> Objects {
-    let name = object_name(&import.owner.name, &import.source);
-    let labels = json!({
+fn labels(instance: &str) -> Value {
+    json!({
         "app.kubernetes.io/name": "emulsion-import",
-        "app.kubernetes.io/instance": name,
+        "app.kubernetes.io/instance": instance,
         "app.kubernetes.io/managed-by": MANAGER,
         replica::PART_OF_LABEL: replica::EMULSION,
         replica::COMPONENT_LABEL: IMPORT,
-    });
+    })
+}
+
+/// The import, held back: its pods need the Secret that it owns.
+pub fn build(import: &ImportJob) -> Value {
+    let name = object_name(&import.owner.name, &import.source);
+    let labels = labels(&name);
+    let annotations = json!({OWNER_ANNOTATION: import.owner.name, GENERATION_ANNOTATION: import.id.generation.to_string()});
     let metadata = json!({
-        "name": name, "namespace": import.id.namespace, "labels": labels, "ownerReferences": [import.owner],
-        "annotations": {OWNER_ANNOTATION: import.owner.name},
+        "name": name, "namespace": import.id.namespace, "labels": labels, "ownerReferences": [import.owner], "annotations": annotations,
     });
-    let data = BTreeMap::from([("token", ByteString(import.token.clone().into_bytes()))]);
-    Objects {
-        secret: json!({"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "type": "Opaque", "data": data}),
-        job: json!({
-            "apiVersion": "batch/v1", "kind": "Job", "metadata": metadata,
-            "spec": {
-                "backoffLimit": BACKOFF_LIMIT,
-                "activeDeadlineSeconds": DEADLINE_SECONDS,
-                "ttlSecondsAfterFinished": KEPT_SECONDS,
-                "podFailurePolicy": {"rules": [{
-                    "action": "FailJob",
-                    "onExitCodes": {"containerName": CONTAINER, "operator": "In", "values": [PERMANENT_EXIT_CODE]},
-                }]},
-                "template": {
-                    "metadata": {"labels": labels, "annotations": {OWNER_ANNOTATION: import.owner.name}},
-                    "spec": {
-                        "restartPolicy": "Never",
-                        "automountServiceAccountToken": false,
-                        "enableServiceLinks": false,
-                        "securityContext": {
-                            "runAsNonRoot": true, "runAsUser": USER, "runAsGroup": USER, "fsGroup": USER,
-                            "seccompProfile": {"type": "RuntimeDefault"},
-                        },
-                        "containers": [container(import, &name)],
-                        "volumes": [{"name": "tmp", "emptyDir": {}}],
+    json!({
+        "apiVersion": "batch/v1", "kind": "Job", "metadata": metadata,
+        "spec": {
+            "suspend": true,
+            "backoffLimit": BACKOFF_LIMIT,
+            "activeDeadlineSeconds": DEADLINE_SECONDS,
+            "ttlSecondsAfterFinished": KEPT_SECONDS,
+            "podFailurePolicy": {"rules": [{
+                "action": "FailJob",
+                "onExitCodes": {"containerName": CONTAINER, "operator": "In", "values": [PERMANENT_EXIT_CODE]},
+            }]},
+            "template": {
+                "metadata": {"labels": labels, "annotations": {OWNER_ANNOTATION: import.owner.name}},
+                "spec": {
+                    "restartPolicy": "Never",
+                    "automountServiceAccountToken": false,
+                    "enableServiceLinks": false,
+                    "securityContext": {
+                        "runAsNonRoot": true, "runAsUser": USER, "runAsGroup": USER, "fsGroup": USER,
+                        "seccompProfile": {"type": "RuntimeDefault"},
                     },
+                    "containers": [container(import, &name)],
+                    "volumes": [{"name": "tmp", "emptyDir": {}}],
                 },
             },
-        }),
+        },
+    })
+}
+
+/// Which import the Job of a ModelDeployment is, as its token says it.
+pub fn id_of(job: &Job, owner: &OwnerReference) -> ImportId {
+    let generation = job.annotations().get(GENERATION_ANNOTATION).and_then(|text| text.parse().ok());
+    ImportId {
+        namespace: job.namespace().unwrap_or_default(),
+        name: owner.name.clone(),
+        uid: owner.uid.clone(),
+        generation: generation.unwrap_or_default(),
     }
+}
+
+/// The token of a Job's import, which goes with the Job.
+pub fn secret(job: &Job, token: &str) -> Value {
+    let name = job.name_any();
+    // Nobody waits for it when the Job is deleted.
+    let owner = job.controller_owner_ref(&()).map(|owner| OwnerReference { block_owner_deletion: None, ..owner });
+    let data = BTreeMap::from([(TOKEN_KEY, ByteString(token.as_bytes().to_vec()))]);
+    let metadata = json!({
+        "name": name, "namespace": job.namespace(), "labels": labels(&name), "ownerReferences": owner.into_iter().collect::<Vec<_>>(),
+        "annotations": {OWNER_ANNOTATION: job.annotations().get(OWNER_ANNOTATION)},
+    });
+    json!({"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "type": "Opaque", "data": data})
+}
+
+/// Whether the Job waits for its Secret.
+pub fn is_held_back(job: &Job) -> bool {
+    job.spec.as_ref().is_some_and(|spec| spec.suspend == Some(true))
+}
+
+/// Lets a Job go that was held back. Its other fields stay as they are: those of its pods cannot be changed.
+pub fn release() -> Value {
+    json!({"spec": {"suspend": false}})
 }
 
 fn container(import: &ImportJob, secret: &str) -> Value {
@@ -116,7 +145,7 @@ fn container(import: &ImportJob, secret: &str) -> Value {
         json!({"name": "EMULSION_IMPORT_SOURCE", "value": uri}),
         json!({"name": "EMULSION_IMPORT_KIND", "value": kind}),
         json!({"name": "EMULSION_IMPORT_ROUTER", "value": import.id.url(&import.router_url)}),
-        json!({"name": "EMULSION_IMPORT_TOKEN", "valueFrom": {"secretKeyRef": {"name": secret, "key": "token"}}}),
+        json!({"name": "EMULSION_IMPORT_TOKEN", "valueFrom": {"secretKeyRef": {"name": secret, "key": TOKEN_KEY}}}),
         json!({"name": "EMULSION_IMPORT_RESULT", "value": "/dev/termination-log"}),
         json!({"name": "EMULSION_IMPORT_DEADLINE_SECONDS", "value": OWN_DEADLINE_SECONDS.to_string()}),
     ];
@@ -159,7 +188,6 @@ mod tests {
             source: ImportSource::of(&spec).unwrap(),
             image: "runtime:1".to_owned(),
             router_url: "http://router:8081".to_owned(),
-            token: "token-of-this-import".to_owned(),
             allow_networks: vec!["10.0.0.0/8".to_owned(), "fd00::/8".to_owned()],
             allow_hosts: Vec::new(),
         }
@@ -173,8 +201,8 @@ mod tests {
     #[test]
     fn an_import_has_what_it_needs_and_no_more() {
         let source = json!({"uri": "hf://acme/sdxl", "sha256": "a".repeat(64), "secretRef": {"name": "hub"}});
-        let Objects { secret, job } = build(&import(&source));
-        assert_eq!(secret["metadata"]["ownerReferences"][0]["uid"], "u");
+        let job = build(&import(&source));
+        assert_eq!(job["metadata"]["ownerReferences"][0]["uid"], "u");
         assert_eq!(job["metadata"]["namespace"], "team");
         assert_eq!(variable(&job, "EMULSION_IMPORT_SOURCE").unwrap()["value"], "hf://acme/sdxl");
         assert_eq!(variable(&job, "EMULSION_IMPORT_KIND").unwrap()["value"], "checkpoint");
@@ -185,15 +213,32 @@ mod tests {
         assert_eq!(router, "http://router:8081/internal/v1/imports/team/sdxl/u/3");
         let container = &job["spec"]["template"]["spec"]["containers"][0];
         assert_eq!(container["envFrom"], json!([{"secretRef": {"name": "hub"}}]));
-        // The token comes by reference: who may read Jobs is not told it.
-        assert!(!job.to_string().contains("token-of-this-import"));
-        let open = build(&import(&json!({"uri": "hf://acme/sdxl"}))).job;
+        let open = build(&import(&json!({"uri": "hf://acme/sdxl"})));
         assert_eq!(open["spec"]["template"]["spec"]["containers"][0]["envFrom"], json!([]));
     }
 
     #[test]
+    fn the_token_goes_with_the_job_that_needs_it() {
+        let import = import(&json!({"uri": "hf://acme/sdxl"}));
+        let mut made = build(&import);
+        made["metadata"]["uid"] = json!("of-the-job");
+        let job: Job = serde_json::from_value(made).unwrap();
+        assert!(is_held_back(&job));
+        let newer = OwnerReference { uid: import.id.uid.clone(), ..import.owner.clone() };
+        assert_eq!(id_of(&job, &newer), import.id, "whatever the generation is by now");
+        let secret = secret(&job, "the-token");
+        assert_eq!(secret["metadata"]["ownerReferences"][0]["uid"], "of-the-job");
+        assert_eq!(secret["metadata"]["ownerReferences"].as_array().unwrap().len(), 1);
+        let wanted = &variable(&serde_json::to_value(&job).unwrap(), "EMULSION_IMPORT_TOKEN").unwrap()["valueFrom"]["secretKeyRef"].clone();
+        assert_eq!(
+            (&wanted["name"], &secret["data"][wanted["key"].as_str().unwrap()]),
+            (&secret["metadata"]["name"], &json!("dGhlLXRva2Vu"))
+        );
+    }
+
+    #[test]
     fn an_import_keeps_to_the_restricted_level() {
-        let job = build(&import(&json!({"uri": "civitai:1"}))).job;
+        let job = build(&import(&json!({"uri": "civitai:1"})));
         let pod = &job["spec"]["template"]["spec"];
         assert_eq!(pod["automountServiceAccountToken"], false);
         assert_eq!(pod["securityContext"]["runAsNonRoot"], true);

@@ -4,13 +4,20 @@ use std::time::Duration;
 
 use crds::{
     ImportId, ModelDeployment,
-    import::{ImportSource, Imported},
+    import::{IMPORT, ImportSource, Imported},
+    replica,
 };
-use k8s_openapi::api::{
-    batch::v1::Job,
-    core::v1::{Pod, Secret},
+use k8s_openapi::{
+    api::{
+        batch::v1::Job,
+        core::v1::{Pod, Secret},
+    },
+    apimachinery::pkg::apis::meta::v1::OwnerReference,
 };
-use kube::{Api, Client, Resource, ResourceExt, api::ListParams};
+use kube::{
+    Api, Client, Resource, ResourceExt,
+    api::{DeleteParams, ListParams, Patch, PatchParams},
+};
 use serde::Deserialize;
 
 use crate::{
@@ -23,6 +30,9 @@ use crate::{
 pub(crate) const LOOK_AGAIN: Duration = Duration::from_secs(3);
 /// Characters of an import's last words that are repeated.
 const MESSAGE_LIMIT: usize = 2000;
+const JOB: &str = "Job";
+/// Of an import that nothing is known of.
+const RUNS: &str = "the import runs";
 
 /// How a model's weights stand.
 #[derive(Clone, Debug, PartialEq)]
@@ -53,30 +63,65 @@ pub(crate) async fn advance(context: &Context, model: &ModelDeployment, source: 
         return Ok(Standing::Coming { message: String::new() });
     };
     let name = import_job::object_name(&owner.name, source);
-    let Some(job) = find(&context.client, &namespace, &name).await? else {
-        let settings = &context.settings;
-        let id = ImportId {
-            namespace: namespace.clone(),
-            name: owner.name.clone(),
-            uid: owner.uid.clone(),
-            generation: model.metadata.generation.unwrap_or_default(),
-        };
-        let objects = import_job::build(&ImportJob {
-            owner,
-            token: id.token(&settings.installation_token),
-            id,
-            source: source.clone(),
-            image: settings.runtime_image.clone(),
-            router_url: settings.router_url.clone(),
-            allow_networks: settings.import_allow_networks.clone(),
-            allow_hosts: settings.import_allow_hosts.clone(),
-        });
-        apply::apply_one::<Secret>(&context.client, &namespace, &objects.secret).await?;
-        apply::apply_one::<Job>(&context.client, &namespace, &objects.job).await?;
-        return Ok(Standing::Coming { message: "the import begins".to_owned() });
+    let job = match find(&context.client, &namespace, &name).await? {
+        Some(job) if !import_job::is_held_back(&job) => job,
+        found => {
+            begin(context, model, &owner, source, found).await?;
+            return Ok(Standing::Coming { message: RUNS.to_owned() });
+        }
     };
     let words = last_words(&context.client, &namespace, &name).await?;
     Ok(judge(&job, words.as_deref(), source))
+}
+
+/// Makes the Job, held back, then the Secret that it owns, and lets it go. An operator that ends in between leaves a Job held back, with
+/// which the next one goes on. What was imported for another declaration of the model ends first.
+async fn begin(
+    context: &Context,
+    model: &ModelDeployment,
+    owner: &OwnerReference,
+    source: &ImportSource,
+    found: Option<Job>,
+) -> Result<(), ApplyError> {
+    let (client, settings, namespace) = (&context.client, &context.settings, model.namespace().unwrap_or_default());
+    let job = match found {
+        Some(job) => job,
+        None => {
+            end_others(client, &namespace, owner).await?;
+            let generation = model.metadata.generation.unwrap_or_default();
+            let id = ImportId { namespace: namespace.clone(), name: owner.name.clone(), uid: owner.uid.clone(), generation };
+            let job = import_job::build(&ImportJob {
+                owner: owner.clone(),
+                id,
+                source: source.clone(),
+                image: settings.runtime_image.clone(),
+                router_url: settings.router_url.clone(),
+                allow_networks: settings.import_allow_networks.clone(),
+                allow_hosts: settings.import_allow_hosts.clone(),
+            });
+            apply::apply_one::<Job>(client, &namespace, &job).await?
+        }
+    };
+    let token = import_job::id_of(&job, owner).token(&settings.installation_token);
+    apply::apply_one::<Secret>(client, &namespace, &import_job::secret(&job, &token)).await?;
+    let released = jobs(client, &namespace).patch(&job.name_any(), &PatchParams::default(), &Patch::Merge(import_job::release())).await;
+    released.map(drop).map_err(|source| ApplyError::Apply { kind: JOB.to_owned(), name: job.name_any(), source: Box::new(source) })
+}
+
+/// Deletes the Jobs of the model, of which none is of what it declares now.
+async fn end_others(client: &Client, namespace: &str, owner: &OwnerReference) -> Result<(), ApplyError> {
+    let jobs = jobs(client, namespace);
+    let listed = jobs.list(&ListParams::default().labels(&replica::selector(IMPORT))).await;
+    let listed = listed.map_err(|source| ApplyError::Read { kind: JOB.to_owned(), name: owner.name.clone(), source: Box::new(source) })?;
+    for job in listed.items.iter().filter(|job| job.owner_references().iter().any(|owned| owned.uid == owner.uid)) {
+        let name = job.name_any();
+        match jobs.delete(&name, &DeleteParams::background()).await {
+            Ok(_) => {}
+            Err(kube::Error::Api(status)) if status.code == 404 => {}
+            Err(source) => return Err(ApplyError::Delete { kind: JOB.to_owned(), name, source: Box::new(source) }),
+        }
+    }
+    Ok(())
 }
 
 /// What follows from a Job and the last words of its newest pod that has ended. Pure.
@@ -102,14 +147,18 @@ fn judge(job: &Job, words: Option<&str>, source: &ImportSource) -> Standing {
     }
     let message = match words {
         Some(_) => format!("the import is tried again, after it failed: {}", why()),
-        None => "the import runs".to_owned(),
+        None => RUNS.to_owned(),
     };
     Standing::Coming { message }
 }
 
+fn jobs(client: &Client, namespace: &str) -> Api<Job> {
+    Api::namespaced(client.clone(), namespace)
+}
+
 async fn find(client: &Client, namespace: &str, name: &str) -> Result<Option<Job>, ApplyError> {
-    let jobs: Api<Job> = Api::namespaced(client.clone(), namespace);
-    jobs.get_opt(name).await.map_err(|source| ApplyError::Read { kind: "Job".to_owned(), name: name.to_owned(), source: Box::new(source) })
+    let found = jobs(client, namespace).get_opt(name).await;
+    found.map_err(|source| ApplyError::Read { kind: JOB.to_owned(), name: name.to_owned(), source: Box::new(source) })
 }
 
 /// Of the newest pod of the Job that has ended.
@@ -163,7 +212,7 @@ mod tests {
         assert_eq!(why(&failed, Some(&words)), Standing::Failed { message: "404; there is no such file".to_owned() });
         let Standing::Coming { message } = why(&json!([]), Some(&words)) else { panic!("given up") };
         assert!(message.contains("tried again") && message.contains("404"), "{message}");
-        assert_eq!(why(&json!([]), None), Standing::Coming { message: "the import runs".to_owned() });
+        assert_eq!(why(&json!([]), None), Standing::Coming { message: RUNS.to_owned() });
         assert_eq!(why(&failed, Some("killed: out of memory\n")), Standing::Failed { message: "killed: out of memory".to_owned() });
         let late = json!([{"type": "Failed", "status": "True", "reason": "DeadlineExceeded"}]);
         assert_eq!(why(&late, None), Standing::Failed { message: "it took too long".to_owned() });

@@ -143,8 +143,12 @@ impl Cluster {
         }
     }
 
+    /// The program of `cmd/cluster-pod`, for images with files.
+    pub fn pod_program(&self) -> PathBuf {
+        self.program.with_file_name("cluster-pod")
+    }
+
     async fn import_first_image(&self) -> anyhow::Result<()> {
-        let program = self.program.with_file_name("cluster-pod");
-        self.import(&Image { name: crate::space::POD_IMAGE.to_owned(), program, files: Vec::new() }).await
+        self.import(&Image { name: crate::space::POD_IMAGE.to_owned(), program: self.pod_program(), files: Vec::new() }).await
     }
 }

@@ -25,6 +25,7 @@ const usage = `usage: cluster-pod                   wait for the end (a pod's pa
            GET /environment?name=   the value of a variable
            GET /burn?for=           keep one processor busy for a duration
            GET /exit?code=          end the process
+       cluster-pod files FOLDER      answer HTTP on port 8080 with the files below a folder
        cluster-pod allocate BYTES    touch that much memory, then wait
        cluster-pod write FILE        write to a file, print the user and the result
        cluster-pod read FILE         print what is in a file
@@ -48,6 +49,9 @@ func run(arguments []string) error {
 	switch argument := arguments[1]; arguments[0] {
 	case "serve":
 		return serve(argument)
+	case "files":
+		http.Handle("GET /", http.FileServer(http.Dir(argument)))
+		return listen(":8080")
 	case "allocate":
 		return allocate(argument)
 	case "write":
@@ -115,6 +119,11 @@ func serve(address string) error {
 		code, _ := strconv.Atoi(r.FormValue("code"))
 		os.Exit(code)
 	})
+	return listen(address)
+}
+
+// listen answers until a signal comes.
+func listen(address string) error {
 	listener, err := net.Listen("tcp", address)
 	if err != nil {
 		return err

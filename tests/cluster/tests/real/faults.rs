@@ -17,6 +17,7 @@ use k8s_openapi::{
     NamespaceResourceScope,
     api::{
         apps::v1::Deployment,
+        batch::v1::Job,
         core::v1::{Namespace, Secret},
         networking::v1::NetworkPolicy,
         policy::v1::PodDisruptionBudget,
@@ -41,6 +42,10 @@ const MOST_WRITES: usize = 100;
 const CHAOTIC_RUNS: u64 = 16;
 /// The kinds of objects that a set of replicas consists of.
 const OBJECTS: [&str; 4] = ["Deployment", "NetworkPolicy", "PodDisruptionBudget", "Secret"];
+/// And those that an import does.
+const IMPORT_OBJECTS: [&str; 2] = ["Job", "Secret"];
+/// Nothing runs: how imports end is no part of this.
+const NO_PODS: &str = "{apiVersion: v1, kind: ResourceQuota, metadata: {name: none}, spec: {hard: {pods: '0'}}}";
 /// Between two looks.
 const PERIOD: Duration = Duration::from_millis(500);
 
@@ -59,8 +64,10 @@ const DECLARED: &str = "
   kind: ModelDeployment
   metadata: {name: twin}
   spec: {modelId: own, source: {uri: 'file:///models/demo'}, serving: {dedicated: {mode: External, replicas: 0}}}
+- {apiVersion: emulsion.dev/v1alpha1, kind: ModelDeployment, metadata: {name: elsewhere}, spec: {source: {uri: 'hf://acme/one'}}}
 ";
-/// The pool gets another size, one model goes from replicas of its own to a pool, another to a pool that is not there.
+/// The pool gets another size, one model goes from replicas of its own to a pool, another to a pool that is not there, a third is imported from
+/// elsewhere.
 const CHANGED: &str = "
 - {apiVersion: emulsion.dev/v1alpha1, kind: RuntimePool, metadata: {name: default}, spec: {maxReplicas: 3, cache: {disk: 20Gi}}}
 - {apiVersion: emulsion.dev/v1alpha1, kind: ModelDeployment, metadata: {name: solo}, spec: {source: {uri: 'file:///models/demo'}}}
@@ -68,7 +75,11 @@ const CHANGED: &str = "
   kind: ModelDeployment
   metadata: {name: pooled}
   spec: {source: {uri: 'file:///models/demo'}, serving: {pooled: {pool: nowhere}}}
+- {apiVersion: emulsion.dev/v1alpha1, kind: ModelDeployment, metadata: {name: elsewhere}, spec: {source: {uri: 'hf://acme/two'}}}
 ";
+/// What the imports are called, after a digest of what is declared.
+const IMPORT_ONE: &str = "emulsion-import-elsewhere-daeedcb4";
+const IMPORT_TWO: &str = "emulsion-import-elsewhere-4cd91d29";
 /// With it the contested id becomes free.
 const DELETED: &str = "own";
 
@@ -85,26 +96,36 @@ struct Summary {
 fn declared() -> Summary {
     Summary::new(
         &["emulsion-model-own", "emulsion-model-solo", "emulsion-pool-default"],
-        &[("default", "Asleep"), ("own", "Asleep"), ("pooled", "Available"), ("solo", "Asleep"), ("twin", "Conflict")],
+        IMPORT_ONE,
+        &[
+            ("default", "Asleep"),
+            ("elsewhere", "Importing"),
+            ("own", "Asleep"),
+            ("pooled", "Available"),
+            ("solo", "Asleep"),
+            ("twin", "Conflict"),
+        ],
     )
 }
 
 fn changed() -> Summary {
     Summary::new(
         &["emulsion-model-twin", "emulsion-pool-default"],
-        &[("default", "Asleep"), ("pooled", "PoolUnknown"), ("solo", "Available"), ("twin", "ScaledToZero")],
+        IMPORT_TWO,
+        &[("default", "Asleep"), ("elsewhere", "Importing"), ("pooled", "PoolUnknown"), ("solo", "Available"), ("twin", "ScaledToZero")],
     )
 }
 
 impl Summary {
-    fn new(sets: &[&str], reasons: &[(&str, &str)]) -> Self {
+    fn new(sets: &[&str], import: &str, reasons: &[(&str, &str)]) -> Self {
         let of_set = |set: &&str| OBJECTS.map(|kind| format!("{kind} {set}"));
+        let of_import = IMPORT_OBJECTS.map(|kind| format!("{kind} {import}"));
         let text = |(name, reason): &(&str, &str)| ((*name).to_owned(), (*reason).to_owned());
-        Self { objects: sets.iter().flat_map(of_set).collect(), reasons: reasons.iter().map(text).collect() }
+        Self { objects: sets.iter().flat_map(of_set).chain(of_import).collect(), reasons: reasons.iter().map(text).collect() }
     }
 
     fn of(state: &State) -> Self {
-        let mut summary = Self::new(&[], &[]);
+        let mut summary = Self { objects: BTreeSet::new(), reasons: BTreeMap::new() };
         for (name, object) in state {
             let Some(conditions) = object["conditions"].as_array() else {
                 summary.objects.insert(name.clone());
@@ -139,6 +160,7 @@ impl Room {
     /// Declares, lets the operator work until the state is as wanted, changes, and waits again. Returns both states.
     async fn run(&self, space: &Space, interference: &Arc<Interference>, wanted: &Wanted<'_>) -> anyhow::Result<[State; 2]> {
         let scenario = async {
+            space.apply(&NO_PODS.replace("metadata: {", &format!("metadata: {{namespace: {}, ", self.name))).await?;
             self.apply(space, DECLARED).await?;
             let first = self.wait_for(wanted, 0).await?;
             self.apply(space, CHANGED).await?;
@@ -202,6 +224,7 @@ impl Room {
         self.note::<NetworkPolicy>(&mut state, &selected).await?;
         self.note::<PodDisruptionBudget>(&mut state, &selected).await?;
         self.note::<Secret>(&mut state, &selected).await?;
+        self.note::<Job>(&mut state, &selected).await?;
         for pool in self.api::<RuntimePool>().list(&ListParams::default()).await? {
             let status = pool.status.clone().unwrap_or_default();
             note_status(&mut state, &pool, &status, &status.conditions, status.observed_generation)?;
@@ -230,7 +253,11 @@ impl Room {
                 Some(data) => data.keys().cloned().collect(),
                 None => whole["spec"].clone(),
             };
-            let text = noted.to_string().replace(&self.name, "NAMESPACE");
+            let mut text = noted.to_string().replace(&self.name, "NAMESPACE");
+            // A Job selects its pods by its uid, and its pods name that of the model.
+            for uid in object.uid().iter().chain(object.owner_references().iter().map(|owner| &owner.uid)) {
+                text = text.replace(uid, "UID");
+            }
             state.insert(format!("{} {}", K::kind(&()), object.name_any()), serde_json::from_str(&text)?);
         }
         Ok(())

@@ -15,6 +15,7 @@ mod faults; // our operator, ended at each of its writes, and with lost writes a
 mod gpus; // our own replicas that ask for some, and those that do not
 mod helm; // install, upgrade, uninstall
 mod images; // pulls, and pulls that fail
+mod imports; // of weights that are published elsewhere, by our own Jobs
 mod kills; // of each part of our own chart under a steady load: no accepted call is lost
 mod many; // models on one installation
 mod memory; // a container over its limit is killed

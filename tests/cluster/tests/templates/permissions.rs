@@ -15,6 +15,10 @@ fn the_operator_may_change_what_it_makes_and_no_more() {
             // Pods are marked, and never made or deleted.
             assert!(!resources.contains(&"pods") || !verbs.iter().any(|verb| ["create", "delete", "update"].contains(verb)), "{rule}");
         }
+        // Imports of sources that are declared no more end.
+        let jobs = rules("ClusterRole", "emulsion-emulsion-operator-imports");
+        let verbs = json!(["get", "list", "create", "patch", "delete"]);
+        assert_eq!(jobs, [json!({"apiGroups": ["batch"], "resources": ["jobs"], "verbs": verbs})]);
         for rule in rules("ClusterRole", "emulsion-emulsion-router") {
             assert_eq!(rule["verbs"], json!(["get", "list", "watch"]), "{rule}");
         }
