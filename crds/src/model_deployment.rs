@@ -96,7 +96,7 @@ pub struct ModelDeploymentSpec {
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct Source {
-    /// s3://bucket/key, https://…, hf://owner/name, civitai:id, pvc://claim/path (dedicated serving only), and for
+    /// s3://bucket/key, s3://bucket/folder/, https://…, hf://owner/name, civitai:id, pvc://claim/path (dedicated serving only), and for
     /// local mode file:///absolute/path or file://./path beside the manifest.
     #[schemars(length(min = 1, max = 2048), extend("x-kubernetes-validations" = rule::schema(&[&rule::SOURCE_URI])))]
     pub uri: String,

@@ -118,7 +118,7 @@ pub static MODEL_ID_FIXED: Rule = Rule {
 /// On `spec.source.uri`.
 pub static SOURCE_URI: Rule = Rule {
     expression: "self.matches('^(s3://|https://|hf://|civitai:|file:///|file://[.]/|pvc://)[!-~]+$')",
-    message: "a source is s3://bucket/key, https://…, hf://owner/name, civitai:id, pvc://claim/path, file:///absolute/path, or file://./path beside the manifest, in ASCII without spaces",
+    message: "a source is s3://bucket/key, s3://bucket/folder/, https://…, hf://owner/name, civitai:id, pvc://claim/path, file:///absolute/path, or file://./path beside the manifest, in ASCII without spaces",
     holds: |value, _| {
         let text = text(value);
         SOURCE_PREFIXES

@@ -17,11 +17,13 @@ mod error;
 mod hub;
 mod outline;
 mod remote;
+mod s3;
 mod store;
 mod transfer;
 
 pub use catalogue::{Places, SourceUri};
 pub use error::ImportError;
+pub use s3::S3Place;
 pub use store::RouterAddress;
 
 /// What a set of weights is.

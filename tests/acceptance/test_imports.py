@@ -3,6 +3,7 @@
 import hashlib
 import os
 import pathlib
+import shutil
 import signal
 
 import pytest
@@ -178,6 +179,75 @@ def test_a_server_without_ranges_will_do(house_with, hub):
     house = house_with()
     png, _ = drawn(house, house.key())
     assert_red_circle_on_blue(png)
+
+
+@pytest.fixture
+def bucket(tmp_path):
+    """A real S3 server with the demo model and an adapter in the bucket `weights`."""
+    store = S3(tmp_path / "s3")
+    shutil.copytree(DEMO, store.folder / "weights" / "published" / "demo")
+    [adapter] = (REPOSITORY / "models" / "demo-lora").rglob("*.safetensors")
+    shutil.copy(adapter, store.folder / "weights" / "ring.safetensors")
+    yield store.start()
+    store.stop()
+
+
+def secret(folder, **keys):
+    """A Secret of local mode, as a setting of the house."""
+    (folder / "secrets" / "source").mkdir(parents=True)
+    for name, value in keys.items():
+        (folder / "secrets" / "source" / name).write_text(value)
+    return {"secrets": folder / "secrets"}
+
+
+def test_a_folder_and_a_file_of_a_bucket_are_imported(house_with, bucket, tmp_path):
+    adapter = """
+apiVersion: emulsion.dev/v1alpha1
+kind: ModelDeployment
+metadata: {name: ring-elsewhere}
+spec: {source: {uri: "s3://weights/ring.safetensors", secretRef: {name: source}}, kind: lora}
+"""
+    settings = secret(tmp_path, AWS_ENDPOINT_URL=bucket.url, AWS_REGION="eu-central-1", **CREDENTIALS)
+    house = house_with(uri="s3://weights/published/demo/", more=", secretRef: {name: source}", manifest=adapter, **settings)
+    key = house.key()
+    png, _ = drawn(house, key)
+    own = house.post(TEXT_TO_IMAGE, RED_CIRCLE | {"key": key, "seed": 7}).json()
+    assert same_pixels(png, *assert_success(house, own))
+    asked = RED_CIRCLE | {"key": key, "seed": 7, "lora_model": "ring-elsewhere", "lora_strength": 1}
+
+    def answered():
+        reply = house.post(TEXT_TO_IMAGE, asked)
+        return reply if reply.status_code == 200 else None
+
+    [ringed] = assert_success(house, eventually(f"the adapter is imported (the router's log: {house.log})", answered, IMPORT_SECONDS).json())
+    own = house.post(TEXT_TO_IMAGE, asked | {"lora_model": "ring"}).json()
+    assert same_pixels(ringed, *assert_success(house, own))
+    assert CREDENTIALS["AWS_SECRET_ACCESS_KEY"] not in house.log_text()
+
+
+@pytest.mark.parametrize(
+    "uri, keys, words",
+    [
+        ("s3://nowhere/demo/", CREDENTIALS, ["404 NoSuchBucket; AWS_REGION", "AWS_ENDPOINT_URL"]),
+        ("s3://weights/none.safetensors", CREDENTIALS, ["404 NoSuchKey", "ends with a slash"]),
+        ("s3://weights/none/", CREDENTIALS, ["no object in s3://weights/none/"]),
+        ("s3://weights/published/demo/", {}, ["403 AccessDenied", "not public"]),
+        ("s3://weights/ring.safetensors", CREDENTIALS | {"AWS_SECRET_ACCESS_KEY": "another"}, ["403 SignatureDoesNotMatch", "secretRef"]),
+        ("s3://weights/ring.safetensors", {"AWS_ACCESS_KEY_ID": "alone"}, ["go together"]),
+    ],
+)
+def test_what_a_bucket_refuses_says_what_to_do(uri, keys, words, house_with, bucket, tmp_path):
+    house = house_with(uri=uri, more=", secretRef: {name: source}", **secret(tmp_path, AWS_ENDPOINT_URL=bucket.url, **keys))
+    message = refused(house, house.key(), "import failed", *words)
+    assert "X-Amz" not in message and CREDENTIALS["AWS_SECRET_ACCESS_KEY"] not in message
+
+
+def test_a_public_bucket_is_read_without_credentials(house_with, hub, tmp_path, monkeypatch):
+    monkeypatch.setenv("AWS_ENDPOINT_URL", hub.url)
+    hub.files["/public/ring.safetensors"] = b"<!DOCTYPE html><html>sign in</html>" + bytes(100)
+    house = house_with(uri="s3://public/ring.safetensors")
+    refused(house, house.key(), "import failed", "HTML page")
+    assert [authorization for path, authorization, _ in hub.requests if path.startswith("/public")] == [None, None]
 
 
 @pytest.mark.parametrize("victim", ["import", "router"])

@@ -9,10 +9,11 @@ use anyhow::Context;
 use clap::Args;
 use egress::{AddressRules, Credentials, IpNet, Url};
 use runtime_api::{IMPORT_CONFIG_VARIABLE, IMPORT_SOURCE_VARIABLE, IMPORT_TOKEN_VARIABLE, ImportResult, PROGRESS_PREFIX};
+use rusty_s3::Credentials as S3Credentials;
 
 use super::{logging, parent};
 use crate::engine::chain;
-use crate::import::{ImportError, Kind, Order, Places, RouterAddress, SourceUri, import};
+use crate::import::{ImportError, Kind, Order, Places, RouterAddress, S3Place, SourceUri, import};
 
 /// Characters of a message that a result repeats: a container's last message has 4 kB.
 const MESSAGE_LIMIT: usize = 3000;
@@ -22,11 +23,11 @@ const PERMANENT_EXIT_CODE: u8 = 3;
 
 /// Bring weights into the content store: fetched from where they are published, checked, and stored through a router.
 ///
-/// Credentials are variables: HF_TOKEN, CIVITAI_TOKEN, and for https:// sources SOURCE_TOKEN (sent as bearer token). They go to the source's
-/// own host alone.
+/// Credentials are variables: HF_TOKEN, CIVITAI_TOKEN, for https:// sources SOURCE_TOKEN (sent as bearer token), for s3:// sources
+/// AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN. They go to the source's own host alone.
 #[derive(Args)]
 pub(super) struct Import {
-    /// hf://OWNER/NAME[@REVISION][/FILE], https://…, or civitai:VERSION.
+    /// hf://OWNER/NAME[@REVISION][/FILE], https://…, s3://BUCKET/KEY, s3://BUCKET/FOLDER/, or civitai:VERSION.
     #[arg(long, env = IMPORT_SOURCE_VARIABLE, hide_env_values = true)]
     source: String,
     /// What the weights are.
@@ -59,6 +60,12 @@ pub(super) struct Import {
     /// The site that civitai: sources are on.
     #[arg(long, env = "CIVITAI_ENDPOINT", default_value = "https://civitai.com")]
     civitai_endpoint: Url,
+    /// The store that s3:// sources are in, where it is not Amazon's; it has the bucket in the path.
+    #[arg(long, env = "AWS_ENDPOINT_URL")]
+    aws_endpoint_url: Option<Url>,
+    /// The region of the bucket that an s3:// source names.
+    #[arg(long, env = "AWS_REGION", default_value = "us-east-1")]
+    aws_region: String,
     /// Bytes of all files together.
     #[arg(long, env = "EMULSION_IMPORT_MAX_BYTES", default_value_t = 128 << 30)]
     max_bytes: u64,
@@ -111,10 +118,18 @@ impl Import {
 
     fn order(self) -> Result<Order, String> {
         let source = |uri: &str| uri.parse::<SourceUri>().map_err(|error: ImportError| error.to_string());
-        let credentials = |variable: &str| match std::env::var(variable).ok().filter(|value| !value.is_empty()) {
-            Some(token) => Credentials::bearer(token.trim()).map(Some).ok_or_else(|| format!("{variable} holds what no header can hold")),
+        let variable = |name: &str| std::env::var(name).ok().map(|value| value.trim().to_owned()).filter(|value| !value.is_empty());
+        let credentials = |name: &str| match variable(name) {
+            Some(token) => Credentials::bearer(&token).map(Some).ok_or_else(|| format!("{name} holds what no header can hold")),
             None => Ok(None),
         };
+        let credentials_of_bucket =
+            || match (variable("AWS_ACCESS_KEY_ID"), variable("AWS_SECRET_ACCESS_KEY"), variable("AWS_SESSION_TOKEN")) {
+                (Some(id), Some(secret), Some(token)) => Ok(Some(S3Credentials::new_with_token(id, secret, token))),
+                (Some(id), Some(secret), None) => Ok(Some(S3Credentials::new(id, secret))),
+                (None, None, None) => Ok(None),
+                _ => Err("AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY go together".to_owned()),
+            };
         let is_digest = |text: &String| text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
         if let Some(wrong) = self.sha256.as_ref().filter(|text| !is_digest(text)) {
             return Err(format!("the sha256 {wrong:?} is not 64 hexadecimal digits"));
@@ -132,6 +147,12 @@ impl Import {
                 civitai: self.civitai_endpoint,
                 civitai_credentials: credentials("CIVITAI_TOKEN")?,
                 https_credentials: credentials("SOURCE_TOKEN")?,
+                s3: S3Place {
+                    endpoint: self.aws_endpoint_url,
+                    region: self.aws_region,
+                    credentials: credentials_of_bucket()?,
+                    lifetime: Duration::from_secs(self.deadline_seconds),
+                },
             },
             rules: AddressRules { networks: self.allow_network, hosts: self.allow_host, ..AddressRules::default() },
             router: RouterAddress::new(self.router, &self.token).ok_or("the token holds what no header can hold")?,

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use egress::{Client, Credentials, Url};
 
 use super::remote::Remote;
-use super::{ImportError, Order, hub};
+use super::{ImportError, Order, S3Place, hub, s3};
 
 /// Where the weights are, as `spec.source.uri` spells it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,6 +22,11 @@ pub enum SourceUri {
     Civitai {
         version: u64,
     },
+    /// An object of a bucket; a folder of objects where the key ends with a slash or is empty.
+    S3 {
+        bucket: String,
+        key: String,
+    },
 }
 
 impl FromStr for SourceUri {
@@ -35,6 +40,9 @@ impl FromStr for SourceUri {
         }
         if let Some(version) = uri.strip_prefix("civitai:") {
             return version.parse().map(|version| Self::Civitai { version }).map_err(|_| unknown());
+        }
+        if let Some(rest) = uri.strip_prefix("s3://") {
+            return s3_uri(rest).ok_or_else(unknown);
         }
         let url = uri.starts_with("https://").then(|| Url::parse(uri).ok()).flatten();
         // One in the URL would stand in lists of objects and in logs.
@@ -62,6 +70,29 @@ fn hub_uri(rest: &str) -> Option<SourceUri> {
     })
 }
 
+/// `BUCKET/KEY`, `BUCKET/FOLDER/` or `BUCKET`. The key is taken as it is written; one that a URL would change on its way is refused.
+fn s3_uri(rest: &str) -> Option<SourceUri> {
+    const BUCKET_CHARACTERS: std::ops::RangeInclusive<usize> = 3..=63;
+    let (bucket, key) = rest.split_once('/').unwrap_or((rest, ""));
+    let is_bucket = BUCKET_CHARACTERS.contains(&bucket.len())
+        && bucket.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
+        && !bucket.starts_with('.')
+        && !bucket.contains("..");
+    let is_part =
+        |part: &str| !matches!(part, "" | "." | "..") && part.bytes().all(|byte| byte.is_ascii_graphic() && !b"?#\\".contains(&byte));
+    let parts = key.strip_suffix('/').unwrap_or(key);
+    let is_key = key.is_empty() || parts.split('/').all(is_part);
+    (is_bucket && is_key).then(|| SourceUri::S3 { bucket: bucket.to_owned(), key: key.to_owned() })
+}
+
+/// Files with other names are none that a model needs.
+pub(super) fn is_plain_path(path: &str) -> bool {
+    let is_plain = |part: &str| {
+        !part.is_empty() && !part.starts_with('.') && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.+".contains(&byte))
+    };
+    path.len() <= 255 && path.split('/').all(is_plain)
+}
+
 /// Where publishers are, and what is said to them. Secrets are never printed.
 #[derive(Clone, Debug)]
 pub struct Places {
@@ -72,6 +103,7 @@ pub struct Places {
     pub civitai_credentials: Option<Credentials>,
     /// For https:// sources.
     pub https_credentials: Option<Credentials>,
+    pub s3: S3Place,
 }
 
 /// Files by their paths, as their publisher lists them.
@@ -121,6 +153,7 @@ async fn find(client: &Client, places: &Places, source: &SourceUri) -> Result<Fo
             let credentials = places.civitai_credentials.clone();
             Ok(Found::File(Remote { name: format!("civitai:{version}"), url, credentials, sha256: None }))
         }
+        SourceUri::S3 { bucket, key } => s3::find(client, &places.s3, bucket, key).await,
     }
 }
 
@@ -140,6 +173,10 @@ mod tests {
         SourceUri::Hub { repository: repository.to_owned(), revision: owned(revision), file: owned(file) }
     }
 
+    fn s3(bucket: &str, key: &str) -> SourceUri {
+        SourceUri::S3 { bucket: bucket.to_owned(), key: key.to_owned() }
+    }
+
     #[test]
     fn sources_are_read_as_manifests_spell_them() {
         for (uri, source) in [
@@ -148,6 +185,10 @@ mod tests {
             ("hf://acme/sdxl/a/b.safetensors", hub("acme/sdxl", None, Some("a/b.safetensors"))),
             ("hf://acme/sdxl@main/b.safetensors", hub("acme/sdxl", Some("main"), Some("b.safetensors"))),
             ("civitai:12345", SourceUri::Civitai { version: 12345 }),
+            ("s3://models/a+b/c%20.safetensors", s3("models", "a+b/c%20.safetensors")),
+            ("s3://models/sdxl/", s3("models", "sdxl/")),
+            ("s3://models", s3("models", "")),
+            ("s3://models/", s3("models", "")),
         ] {
             assert_eq!(uri.parse::<SourceUri>().unwrap(), source, "{uri}");
         }
@@ -170,6 +211,12 @@ mod tests {
             "ftp://a/b",
             "https://user:password@a.example/m",
             "https://",
+            "s3://",
+            "s3:///key",
+            "s3://models//key",
+            "s3://models/../other/key",
+            "s3://models/key?versionId=1",
+            "s3://user@models/key",
         ] {
             let error = uri.parse::<SourceUri>().unwrap_err();
             assert!(error.is_permanent() && matches!(error, ImportError::Source { .. }), "{uri}");

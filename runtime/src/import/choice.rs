@@ -65,14 +65,11 @@ pub(super) fn only_file<'a>(names: impl Iterator<Item = &'a String>) -> Result<&
     let weights: Vec<&str> = names.map(String::as_str).filter(|name| name.ends_with(".safetensors") && !name.contains('/')).collect();
     match weights.as_slice() {
         [only] => Ok(only),
-        [] => Err(format!("the repository has neither a {MODEL_INDEX} nor a .safetensors file beside it; name the file that is meant")),
+        [] => Err(format!("the source has neither a {MODEL_INDEX} nor a .safetensors file beside it; name the file that is meant")),
         several => {
             const SHOWN: usize = 8;
             let shown = several.iter().take(SHOWN).copied().collect::<Vec<_>>().join(", ");
-            Err(format!(
-                "the repository has {} .safetensors files ({shown}); name the one that is meant, as hf://OWNER/NAME/FILE",
-                several.len()
-            ))
+            Err(format!("the source has {} .safetensors files ({shown}); name the one that is meant", several.len()))
         }
     }
 }

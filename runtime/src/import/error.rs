@@ -7,7 +7,9 @@ const WANTS_CREDENTIALS: [u16; 2] = [401, 403];
 
 #[derive(Debug, thiserror::Error)]
 pub enum ImportError {
-    #[error("the source {uri:?} is none that is imported: https://…, hf://OWNER/NAME[@REVISION][/FILE] or civitai:VERSION")]
+    #[error(
+        "the source {uri:?} is none that is imported: https://…, hf://OWNER/NAME[@REVISION][/FILE], s3://BUCKET/KEY, s3://BUCKET/FOLDER/ or civitai:VERSION"
+    )]
     Source { uri: String },
     #[error("{name} {source}")]
     Reach { name: String, source: EgressError },
@@ -15,6 +17,8 @@ pub enum ImportError {
     Silent { name: String, seconds: u64 },
     #[error("{name} cannot be fetched: the server answered {status}{}", hint(*status))]
     Status { name: String, status: u16 },
+    #[error("{name} cannot be read: the store answered {status} {reason}{hint}")]
+    StoreSource { name: String, status: u16, reason: String, hint: &'static str },
     #[error("{name} broke off {attempts} times in a row without a byte; it stands at {done} of {total} bytes")]
     BrokenOff { name: String, attempts: u32, done: u64, total: u64 },
     #[error("{name} changed while it was fetched; it is fetched anew")]
@@ -45,7 +49,9 @@ impl ImportError {
     /// Whether trying again with the same declaration leads to the same end.
     pub fn is_permanent(&self) -> bool {
         match self {
-            Self::Status { status, .. } => (400..500).contains(status) && !matches!(status, 408 | 425 | 429),
+            Self::Status { status, .. } | Self::StoreSource { status, .. } => {
+                (300..500).contains(status) && !matches!(status, 408 | 425 | 429)
+            }
             Self::Reach { source, .. } => {
                 matches!(source, EgressError::Url(_) | EgressError::NotPublic | EgressError::Redirects | EgressError::Downgrade)
             }

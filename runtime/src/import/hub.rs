@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use super::ImportError;
-use super::catalogue::{Folder, Found, Places, below};
+use super::catalogue::{Folder, Found, Places, below, is_plain_path};
 use super::remote::Remote;
 
 /// Where nobody names a revision.
@@ -120,14 +120,6 @@ impl Hub<'_> {
     fn misunderstood(&self, reason: &str) -> ImportError {
         ImportError::Listing { name: self.repository.to_owned(), reason: reason.to_owned() }
     }
-}
-
-/// Files with other names are none that a model needs.
-fn is_plain_path(path: &str) -> bool {
-    let is_plain = |part: &str| {
-        !part.is_empty() && !part.starts_with('.') && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.+".contains(&byte))
-    };
-    path.len() <= 255 && path.split('/').all(is_plain)
 }
 
 /// As RFC 8288 has it: `<URL>; rel="next"`.
