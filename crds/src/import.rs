@@ -37,7 +37,7 @@ impl ImportSource {
     /// What is to be imported of a model, if it is of a kind that is served and replicas cannot read it where it is.
     pub fn of(spec: &ModelDeploymentSpec) -> Option<Self> {
         let source = &spec.source;
-        let is_served = matches!(spec.kind, ModelKind::Checkpoint | ModelKind::Lora | ModelKind::Embedding);
+        let is_served = matches!(spec.kind, ModelKind::Checkpoint | ModelKind::Lora | ModelKind::Embedding | ModelKind::Vae);
         let is_elsewhere = !source.uri.starts_with("file://") && !source.uri.starts_with("pvc://");
         (is_served && is_elsewhere).then(|| Self {
             uri: source.uri.clone(),
@@ -125,7 +125,7 @@ mod tests {
             ImportSource::of(&serde_json::from_value(serde_json::json!({"kind": kind, "source": {"uri": uri}})).unwrap())
         };
         for uri in ["s3://bucket/x", "https://a.example/x", "hf://acme/x", "civitai:1"] {
-            assert!(source("checkpoint", uri).is_some() && source("lora", uri).is_some(), "{uri}");
+            assert!(source("checkpoint", uri).is_some() && source("lora", uri).is_some() && source("vae", uri).is_some(), "{uri}");
             assert!(source("controlnet", uri).is_none(), "{uri}");
         }
         assert!(source("checkpoint", "file:///models/demo").is_none() && source("checkpoint", "pvc://claim/x").is_none());

@@ -32,6 +32,7 @@ pub enum Kind {
     Checkpoint,
     Lora,
     Embedding,
+    Vae,
 }
 
 /// What is to be imported, and under which bounds.

@@ -5,8 +5,10 @@ import os
 import pathlib
 import shutil
 import signal
+import subprocess
 
 import pytest
+from safetensors.torch import load_file, save
 
 import processes
 from asking import RED_CIRCLE, TEXT_TO_IMAGE, assert_red_circle_on_blue, assert_success
@@ -181,6 +183,51 @@ def test_a_server_without_ranges_will_do(house_with, hub):
     assert_red_circle_on_blue(png)
 
 
+def darker(path):
+    """The demo model's VAE with another bias before its picture."""
+    tensors = load_file(path)
+    tensors["decoder.conv_out.bias"] = tensors["decoder.conv_out.bias"] - 0.5
+    return save(tensors)
+
+
+def test_a_published_vae_takes_the_place_of_the_models_own(house_with, hub, tmp_path):
+    vae = darker(DEMO / "vae" / "diffusion_pytorch_model.safetensors")
+    (tmp_path / "vae.safetensors").write_bytes(vae)
+    config = (DEMO / "vae" / "config.json").read_bytes()
+    hub.repositories["acme/vae"] = {"config.json": config, "diffusion_pytorch_model.safetensors": vae}
+    hub.repositories["acme/no-vae"] = {"model.safetensors": (DEMO / "text_encoder" / "model.safetensors").read_bytes()}
+    manifests = "---".join(
+        f"""
+apiVersion: emulsion.dev/v1alpha1
+kind: ModelDeployment
+metadata: {{name: {name}-vae}}
+spec: {{source: {{uri: "{uri}"}}, kind: vae}}
+---
+apiVersion: emulsion.dev/v1alpha1
+kind: ModelDeployment
+metadata: {{name: with-{name}-vae}}
+spec:
+  source: {{uri: "file://{DEMO}"}}
+  components: {{vae: {name}-vae}}
+"""
+        for name, uri in {"published": "hf://acme/vae", "own": f"file://{tmp_path}/vae.safetensors", "no": "hf://acme/no-vae"}.items()
+    )
+    house = house_with(manifest=manifests)
+    key = house.key()
+    ask = lambda model: house.post(TEXT_TO_IMAGE, RED_CIRCLE | {"key": key, "seed": 7, "model_id": model})
+
+    def answered():
+        reply = ask("with-published-vae")
+        return reply if reply.status_code == 200 else None
+
+    [png] = assert_success(house, eventually(f"the VAE is imported (the router's log: {house.log})", answered, IMPORT_SECONDS).json())
+    [own] = assert_success(house, ask("with-own-vae").json())
+    [plain] = assert_success(house, ask("demo").json())
+    assert same_pixels(png, own) and not same_pixels(png, plain)
+    eventually("what is no VAE is told", lambda: "no VAE" in house.log_text(), IMPORT_SECONDS)
+    assert ask("with-no-vae").status_code == 503
+
+
 @pytest.fixture
 def bucket(tmp_path):
     """A real S3 server with the demo model and an adapter in the bucket `weights`."""
@@ -291,6 +338,24 @@ def test_a_replica_that_dies_while_it_fetches_spoils_nothing(house_with, hub):
     again, cold = drawn(house, key)
     assert same_pixels(png, again)
     assert cold["weights_from"] == "content_store"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount")
+def test_a_full_content_store_is_told_and_heals(house_with, hub, tmp_path):
+    content = tmp_path / "data" / "content"
+    content.mkdir(parents=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", content], check=True)
+    try:
+        house = house_with()
+        key = house.key()
+        refused(house, key, "import failed", "no space is left in the content store")
+        assert documents(house, "manifests") == []
+        subprocess.run(["mount", "-o", "remount,size=64m", content], check=True)
+        png, _ = drawn(house, key)
+        assert_red_circle_on_blue(png)
+        house.stop()
+    finally:
+        subprocess.run(["umount", "--lazy", content], check=True)
 
 
 def test_another_digest_than_the_declared_one_is_refused_and_nothing_becomes_visible(house_with, hub):

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use diffusion::adapter::AdapterFile;
 use diffusion::model::{ModelFiles, ModelFolder};
 use diffusion::text::Embedding;
-use diffusion::weights::MAX_HEADER_BYTES;
+use diffusion::weights::{MAX_HEADER_BYTES, SafetensorsFolder, WeightSource, open_file};
 use egress::Client;
 use runtime_api::{ContentFile, ContentManifest};
 use serde_json::Value;
@@ -29,6 +29,8 @@ const SIGNATURE_BYTES: u64 = 64;
 const LENGTH_BYTES: usize = 8;
 /// Where the configuration of a single file goes.
 const CONFIG_FOLDER: &str = "config";
+/// Says of a VAE beside it for which latents it is.
+const VAE_CONFIG: &str = "config.json";
 /// For a single file whose own name cannot be kept.
 const FILE_NAME: &str = "model.safetensors";
 /// Shards of one part.
@@ -110,6 +112,9 @@ pub(super) async fn draw(client: &Client, order: &Order, catalogue: &Catalogue) 
         Found::Folder(folder) => {
             let name = choice::only_file(folder.keys()).map_err(|reason| ImportError::Refused { reason })?;
             model = Some(sketch.file(&folder[name]).await?);
+            if let Some(config) = folder.get(VAE_CONFIG).filter(|_| order.kind == Kind::Vae) {
+                sketch.small(VAE_CONFIG, config).await?;
+            }
         }
     }
     let config = match &catalogue.config {
@@ -289,7 +294,25 @@ fn open(kind: Kind, files: &ModelFiles) -> Result<(Facts, Vec<PathBuf>), String>
             let embedding = Embedding::open(&files.model).map_err(|error| chain(&error))?;
             Ok((Facts { tensors: 1, weight_bytes: embedding.bytes() as u64, ..Facts::default() }, alone()))
         }
+        Kind::Vae => {
+            let weights = open_file(&files.model).map_err(|error| chain(&error))?;
+            if !is_autoencoder(&weights) {
+                return Err(format!("it is no VAE: it has no tensor {OF_AUTOENCODER}"));
+            }
+            let (tensors, weight_bytes) = (weights.index().len() as u64, weights.index().bytes());
+            let config = files.model.with_file_name(VAE_CONFIG);
+            let deciding = alone().into_iter().chain(config.is_file().then_some(config)).collect();
+            Ok((Facts { tensors, weight_bytes, ..Facts::default() }, deciding))
+        }
     }
+}
+
+/// A tensor that every autoencoder has in diffusers' names and in those of Latent Diffusion, there below the autoencoder's own name or not.
+const OF_AUTOENCODER: &str = "decoder.conv_in.weight";
+
+fn is_autoencoder(weights: &SafetensorsFolder) -> bool {
+    let own = |name: &str| name.strip_suffix(OF_AUTOENCODER).is_some_and(|before| before.is_empty() || before.ends_with('.'));
+    weights.index().iter().any(|(name, info)| own(name) && info.shape.len() == 4)
 }
 
 /// How much of a file must be seen of which this is the beginning.
