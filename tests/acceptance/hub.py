@@ -16,6 +16,8 @@ class Hub:
 
     def __init__(self, context=None):
         self.repositories = {}
+        # File → digest that it is listed with, in place of its own.
+        self.listed = {}
         # Path → bytes, beside all repositories.
         self.files = {}
         # Repositories that answer only who says this.
@@ -24,6 +26,8 @@ class Hub:
         self.requests = []
         # Connections break after so many bytes of a file; None: never.
         self.break_after = None
+        # So many of them; None: all.
+        self.breaks_left = None
         self.knows_ranges = True
         # Waited for before each piece of a large file.
         self.gate = threading.Event()
@@ -97,7 +101,7 @@ class Hub:
                 "type": "file",
                 "path": name,
                 "size": len(files[name]),
-                **({"lfs": {"oid": hashlib.sha256(files[name]).hexdigest()}} if name.endswith(".safetensors") else {}),
+                **({"lfs": {"oid": self.listed.get(name) or hashlib.sha256(files[name]).hexdigest()}} if name.endswith(".safetensors") else {}),
             }
             for name in (names[half:] if second else names[:half])
         ]
@@ -129,7 +133,8 @@ class Hub:
         while begin + sent < len(content):
             if begin + sent > piece:
                 self.gate.wait()
-            if self.break_after is not None and sent >= self.break_after:
+            if self.break_after is not None and sent >= self.break_after and self.breaks_left != 0:
+                self.breaks_left = None if self.breaks_left is None else self.breaks_left - 1
                 handler.close_connection = True
                 handler.connection.close()
                 return

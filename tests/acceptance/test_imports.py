@@ -76,6 +76,7 @@ def refused(house, key, *words):
 
     def told():
         reply = ask(house, key)
+        assert reply.status_code != 200, "it was imported, and draws"
         message = reply.json()["message"]
         return message if reply.status_code == 503 and all(word in message for word in words) else None
 
@@ -178,9 +179,13 @@ def test_a_connection_that_breaks_is_taken_up_where_it_broke(house_with, hub):
 
 def test_a_server_without_ranges_will_do(house_with, hub):
     hub.knows_ranges = False
+    # What had come before the connection broke comes again.
+    hub.break_after, hub.breaks_left = 8 << 20, 1
     house = house_with()
     png, _ = drawn(house, house.key())
     assert_red_circle_on_blue(png)
+    # Its header, what broke, and all of it again: at the first attempt.
+    assert (hub.breaks_left, len(bulk_requests(hub))) == (0, 3)
 
 
 def darker(path):
@@ -363,6 +368,38 @@ def test_another_digest_than_the_declared_one_is_refused_and_nothing_becomes_vis
     house = house_with(more=f', sha256: "{declared}"')
     refused(house, house.key(), "import failed", declared, "spec.source.sha256")
     assert documents(house, "manifests") == []
+
+
+def test_bytes_that_their_publisher_does_not_list_are_refused(house_with, hub):
+    listed = hashlib.sha256(b"other weights").hexdigest()
+    hub.listed["unet/diffusion_pytorch_model.safetensors"] = listed
+    house = house_with()
+    refused(house, house.key(), "import failed", listed, "its publisher lists")
+    assert documents(house, "manifests") == []
+
+
+def test_two_models_of_one_source_are_imported_together(house_with, hub):
+    house = house_with(manifest=MODEL.format(uri="hf://acme/demo", more="").replace("name: imported", "name: also-imported"))
+    key = house.key()
+    png, _ = drawn(house, key)
+    also = ask(house, key, model_id="also-imported").json()
+    assert same_pixels(png, *assert_success(house, also))
+    # Its header, and all of it.
+    assert len(bulk_requests(hub)) == 2
+    assert len(documents(house, "manifests")) == 1
+
+
+def test_a_site_whose_certificate_nobody_vouches_for_is_not_read(house_with, tmp_path, monkeypatch):
+    stranger, trusted = (Certificates(tmp_path / name) for name in ("stranger", "trusted"))
+    site = Hub(stranger.context())
+    site.files["/model.safetensors"] = b"weights"
+    monkeypatch.setenv("SSL_CERT_FILE", str(trusted.authority))
+    try:
+        house = house_with(uri=f"{site.url}/model.safetensors")
+        refused(house, house.key(), "import failed", "did not answer as one should")
+        assert site.requests == []
+    finally:
+        site.stop()
 
 
 def test_a_pickle_is_refused_before_its_bulk_is_fetched(house_with, hub):
