@@ -9,7 +9,7 @@ import requests
 import processes
 from asking import RED_CIRCLE, TEXT_TO_IMAGE, assert_success
 from certificates import Certificates
-from house import House
+from house import CALL_SECONDS, House
 from patience import eventually
 from s3 import CREDENTIALS, Tls
 from test_kills import fetch_until_finished, start_long_work
@@ -75,6 +75,8 @@ def test_a_bucket_that_is_away_for_a_while_costs_no_accepted_request(database, b
     bucket.stop()
     refused = requests.get(started["future_links"][0], timeout=120)
     assert refused.status_code == 500
+    # Nothing would be shown if the bucket were back before an image is stored.
+    eventually("a replica finds no bucket", lambda: "image was not stored" in first.log_text(), CALL_SECONDS)
     bucket.start()
     answer = fetch_until_finished(first, key, started["id"])
     assert_success(first, answer, images=4)
