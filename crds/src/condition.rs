@@ -8,6 +8,8 @@ pub const READY: &str = "Ready";
 pub const PROGRESSING: &str = "Progressing";
 /// It serves, but not as asked: fewer replicas than wanted, say.
 pub const DEGRADED: &str = "Degraded";
+/// Of a pool: every model that shall be in memory before anybody asks is in the memory of a replica.
+pub const WARM_MODELS: &str = "WarmModels";
 
 /// Everything asked for is in place.
 pub const REASON_AVAILABLE: &str = "Available";
@@ -41,6 +43,14 @@ pub const REASON_REPLICAS_MISSING: &str = "ReplicasMissing";
 pub const REASON_REPLICAS_RUNNING: &str = "ReplicasRunning";
 /// Replicas are being started or stopped.
 pub const REASON_SCALING: &str = "Scaling";
+/// Every warm model is in the memory of a replica.
+pub const REASON_LOADED: &str = "Loaded";
+/// Warm models are on their way into memory.
+pub const REASON_LOADING: &str = "Loading";
+/// Warm models cannot be brought into memory; the message says which and why, and it is tried again.
+pub const REASON_NOT_LOADED: &str = "NotLoaded";
+/// No replica takes work that could have anything in memory.
+pub const REASON_NO_REPLICA: &str = "NoReplica";
 /// Nothing is left to do for this generation.
 pub const REASON_RECONCILED: &str = "Reconciled";
 

@@ -26,6 +26,24 @@ pub struct DemandReport {
     /// Replicas that work or have models in memory. One that is absent has nothing to lose.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub replicas: Vec<ReplicaLoad>,
+    /// The models that pools name as warm. Every router tells all of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warm_models: Vec<WarmModelReport>,
+}
+
+/// How a model stands that replicas of a pool shall have in memory before anybody asks.
+#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase", default)]
+pub struct WarmModelReport {
+    /// The RuntimePool that names it.
+    pub pool: String,
+    /// The name callers use.
+    pub model_id: String,
+    /// Replicas that have it in memory.
+    pub replicas: u32,
+    /// Why one has not; absent while it is on its way.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
 }
 
 /// What would be lost with a replica.

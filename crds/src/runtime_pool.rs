@@ -57,7 +57,7 @@ pub struct RuntimePoolSpec {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 512))]
     pub image: Option<String>,
-    /// Model ids that replicas load before anybody asks. Not acted on yet.
+    /// Model ids that each replica loads before anybody asks, and lets go last; where not all of them fit, the first ones stay.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(
         length(max = 64),
@@ -99,7 +99,7 @@ pub struct Cache {
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct RuntimePoolStatus {
-    /// Ready, Progressing and Degraded.
+    /// Ready, Progressing and Degraded; WarmModels where some are named.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(
         length(max = 16),

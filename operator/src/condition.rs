@@ -57,6 +57,20 @@ impl Fact {
     pub fn no(reason: &'static str, message: impl Into<String>) -> Self {
         Self { holds: false, reason, message: message.into() }
     }
+
+    /// The condition of this type, with the transition time of `previous` where it did not turn.
+    pub fn condition(&self, kind: &str, previous: &[Condition], generation: Option<i64>, now: &Time) -> Condition {
+        let status = if self.holds { TRUE } else { FALSE };
+        let since = previous.iter().find(|condition| condition.type_ == kind && condition.status == status);
+        Condition {
+            last_transition_time: since.map_or_else(|| now.clone(), |condition| condition.last_transition_time.clone()),
+            message: truncated(&self.message).to_owned(),
+            observed_generation: generation,
+            reason: self.reason.to_owned(),
+            status: status.to_owned(),
+            type_: kind.to_owned(),
+        }
+    }
 }
 
 impl Facts {
@@ -113,19 +127,8 @@ impl Facts {
 
     /// The conditions, with the transition times of `previous` where nothing turned.
     pub fn conditions(&self, previous: &[Condition], generation: Option<i64>, now: &Time) -> Vec<Condition> {
-        let condition = |kind: &str, fact: &Fact| {
-            let status = if fact.holds { TRUE } else { FALSE };
-            let since = previous.iter().find(|condition| condition.type_ == kind && condition.status == status);
-            Condition {
-                last_transition_time: since.map_or_else(|| now.clone(), |condition| condition.last_transition_time.clone()),
-                message: truncated(&fact.message).to_owned(),
-                observed_generation: generation,
-                reason: fact.reason.to_owned(),
-                status: status.to_owned(),
-                type_: kind.to_owned(),
-            }
-        };
-        vec![condition(READY, &self.ready), condition(PROGRESSING, &self.progressing), condition(DEGRADED, &self.degraded)]
+        let facts = [(READY, &self.ready), (PROGRESSING, &self.progressing), (DEGRADED, &self.degraded)];
+        facts.into_iter().map(|(kind, fact)| fact.condition(kind, previous, generation, now)).collect()
     }
 }
 

@@ -12,7 +12,7 @@ use std::{
 
 use crds::{
     DemandReport,
-    demand::{LONGEST_WAIT, ModelDemand, PATH, Work},
+    demand::{LONGEST_WAIT, ModelDemand, PATH, WarmModelReport, Work},
     model_deployment::Family,
     replica,
 };
@@ -109,6 +109,13 @@ impl Board {
         })
     }
 
+    /// How the warm models of a pool stand: all that routers told.
+    pub fn warm_models(&self, pool: &str) -> Vec<WarmModelReport> {
+        let inner = self.lock();
+        let told = inner.heard.values().flat_map(|heard| &heard.report.warm_models);
+        told.filter(|model| model.pool == pool).cloned().collect()
+    }
+
     fn load(&self, now: Instant, wanted: impl Fn(&ModelDemand) -> bool) -> Load {
         let inner = self.lock();
         let is_fresh = |heard: &Heard| now.saturating_duration_since(heard.at) < FRESH;
@@ -145,6 +152,12 @@ impl Board {
             concerned.insert(Concerned::Model(model_id.clone()));
             concerned.extend(pool.clone().map(Concerned::Pool));
         }
+        let warm_before = inner.heard.get(uid).map(|heard| heard.report.warm_models.as_slice()).unwrap_or_default();
+        let turned = |these: &[WarmModelReport], those: &[WarmModelReport]| {
+            these.iter().filter(|model| !those.contains(model)).map(|model| Concerned::Pool(model.pool.clone())).collect::<Vec<_>>()
+        };
+        concerned.extend(turned(warm_before, &report.warm_models));
+        concerned.extend(turned(&report.warm_models, warm_before));
         // Of one that went meanwhile nothing is kept.
         if inner.expected.contains(uid) {
             inner.heard.insert(uid.to_owned(), Heard { report, at: now });
@@ -318,6 +331,20 @@ mod tests {
         assert_eq!(told(vec![demand("x", Some("p"), 1), demand("own", None, 1)]), [pool("p"), model("own"), model("x")]);
         assert_eq!(told(vec![demand("x", Some("p"), 2), demand("own", None, 1)]), [pool("p"), model("x")]);
         assert_eq!(told(vec![demand("x", Some("p"), 2)]), [model("own")]);
+    }
+
+    #[test]
+    fn a_warm_model_that_turned_concerns_its_pool() {
+        let (board, now) = (board(&["a"]), Instant::now());
+        let warm = |replicas| WarmModelReport { pool: "p".to_owned(), model_id: "x".to_owned(), replicas, problem: None };
+        let told = |models: Vec<WarmModelReport>| {
+            board.hear("a", DemandReport { warm_models: models, ..report(vec![]) }, now).into_iter().collect::<Vec<_>>()
+        };
+        assert_eq!(told(vec![warm(0)]), [Concerned::Pool("p".to_owned())]);
+        assert_eq!(told(vec![warm(0)]), []);
+        assert_eq!(told(vec![warm(1)]), [Concerned::Pool("p".to_owned())]);
+        assert_eq!((board.warm_models("p"), board.warm_models("q")), (vec![warm(1)], vec![]));
+        assert_eq!(told(vec![]), [Concerned::Pool("p".to_owned())]);
     }
 
     #[test]

@@ -28,4 +28,5 @@ mod pools;
 mod quantity;
 pub mod requests;
 pub mod serve;
+mod warm_models;
 pub mod workload;

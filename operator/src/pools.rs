@@ -7,7 +7,7 @@ use std::{
 
 use crds::{
     RuntimePool, RuntimePoolStatus,
-    condition::{READY, REASON_REPLICAS_FAILING},
+    condition::{READY, REASON_REPLICAS_FAILING, WARM_MODELS},
     replica::{self, Set},
 };
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
@@ -16,11 +16,11 @@ use kube::{Api, Resource, ResourceExt, runtime::controller::Action};
 use crate::{
     apply,
     autoscaler::{self, Bounds},
-    condition::{Facts, Running},
+    condition::{Fact, Facts, Running},
     context::{Context, Guarded, REFUSED_RECHECK, RESYNC, ReconcileError, last_scale},
     judgement::judge_pool,
     models::now_ms,
-    quantity,
+    quantity, warm_models,
     workload::{self, Workload},
 };
 
@@ -53,7 +53,9 @@ pub(crate) async fn reconcile(object: Arc<Guarded<RuntimePool>>, context: Arc<Co
             }
         },
     };
-    let desired = status(pool, &facts, &running);
+    let told = context.board.warm_models(&pool.name_any());
+    let warm = warm_models::fact(&pool.spec.warm_models, &told, running.ready);
+    let desired = status(pool, &facts, warm.as_ref(), &running);
     if pool.status.as_ref() == Some(&desired) {
         context.count("RuntimePool", "unchanged");
         return Ok(Action::requeue(look_again));
@@ -61,9 +63,11 @@ pub(crate) async fn reconcile(object: Arc<Guarded<RuntimePool>>, context: Arc<Co
     let pools: Api<RuntimePool> = Api::namespaced(context.client.clone(), &namespace);
     apply::apply_status(&pools, &pool.name_any(), &desired).await?;
     context.count("RuntimePool", "applied");
-    let before = pool.status.iter().flat_map(|status| &status.conditions).find(|condition| condition.type_ == READY);
-    if before.is_none_or(|before| before.reason != facts.ready.reason) {
-        context.tell(&pool.object_ref(&()), "Reconcile", &facts.ready).await;
+    for (kind, fact) in [(READY, Some(&facts.ready)), (WARM_MODELS, warm.as_ref())] {
+        let before = pool.status.iter().flat_map(|status| &status.conditions).find(|condition| condition.type_ == kind);
+        if let Some(fact) = fact.filter(|fact| before.is_none_or(|before| before.reason != fact.reason)) {
+            context.tell(&pool.object_ref(&()), "Reconcile", fact).await;
+        }
     }
     Ok(Action::requeue(look_again))
 }
@@ -107,10 +111,13 @@ async fn serve(context: &Context, pool: &RuntimePool, namespace: &str) -> Result
     Ok((running, decision.look_again.unwrap_or(RESYNC).min(RESYNC)))
 }
 
-fn status(pool: &RuntimePool, facts: &Facts, running: &Running) -> RuntimePoolStatus {
+fn status(pool: &RuntimePool, facts: &Facts, warm: Option<&Fact>, running: &Running) -> RuntimePoolStatus {
     let previous = pool.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
+    let (generation, now) = (pool.metadata.generation, Time(Timestamp::now()));
+    let mut conditions = facts.conditions(previous, generation, &now);
+    conditions.extend(warm.map(|warm| warm.condition(WARM_MODELS, previous, generation, &now)));
     RuntimePoolStatus {
-        conditions: facts.conditions(previous, pool.metadata.generation, &Time(Timestamp::now())),
+        conditions,
         observed_generation: pool.metadata.generation,
         replicas: Some(running.exist),
         ready_replicas: Some(running.ready),

@@ -221,7 +221,8 @@ impl Snapshot {
         pools.chain(dedicated).filter(|set| set.min_replicas > 0).collect()
     }
 
-    fn pool_set(&self, name: &str, pool: &RuntimePoolSpec) -> ReplicaSet {
+    /// The replicas of a pool that is declared so.
+    pub(crate) fn pool_set(&self, name: &str, pool: &RuntimePoolSpec) -> ReplicaSet {
         ReplicaSet {
             key: SetKey::Pool(name.to_owned()),
             namespace: self.pool_namespace.clone(),

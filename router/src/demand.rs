@@ -11,7 +11,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
-use crds::demand::{LONGEST_WAIT, ModelDemand, PATH};
+use crds::demand::{LONGEST_WAIT, ModelDemand, PATH, WarmModelReport};
 use crds::model_deployment::Family;
 use crds::{DemandReport, replica};
 use serde::Deserialize;
@@ -45,6 +45,7 @@ struct Inner {
     last_used: BTreeMap<Key, (Instant, u64)>,
     /// What replicas found, by the model's id.
     families: BTreeMap<String, Family>,
+    warm_models: Vec<WarmModelReport>,
 }
 
 #[derive(Debug)]
@@ -94,6 +95,11 @@ impl Demand {
         self.lock().families.get(model_id).copied()
     }
 
+    /// How the warm models of all pools stand from now on.
+    pub(crate) fn set_warm_models(&self, reports: Vec<WarmModelReport>) {
+        self.change(|inner| inner.warm_models = reports);
+    }
+
     /// How it stands.
     pub fn report(&self, now: Instant) -> DemandReport {
         let version = *self.version.borrow();
@@ -135,7 +141,8 @@ impl Demand {
                 }
             }
         }
-        DemandReport { version, models: models.into_values().collect(), ..DemandReport::default() }
+        let models = models.into_values().collect();
+        DemandReport { version, models, warm_models: inner.warm_models.clone(), ..DemandReport::default() }
     }
 
     fn change<T>(&self, change: impl FnOnce(&mut Inner) -> T) -> T {

@@ -32,6 +32,7 @@ mod fair_queue;
 mod sources;
 mod sse;
 mod turns;
+mod warming;
 
 use attempt::{AttemptEnd, attempt};
 use fair_queue::Waiting;

@@ -24,6 +24,9 @@ pub struct Metrics {
     pub retries: IntCounter,
     /// Requests taken up from a router that had stopped.
     pub takeovers: IntCounter,
+    /// Warm models of pools that a replica has in memory, and those that none has.
+    pub warm_models_resident: IntGauge,
+    pub warm_models_missing: IntGauge,
 }
 
 /// How a call ended, as a label.
@@ -96,6 +99,8 @@ impl Metrics {
             replica_start_seconds,
             retries: counter("emulsion_router_retries_total", "Attempts at a request that were repeated")?,
             takeovers: counter("emulsion_router_takeovers_total", "Requests taken up from a router that had stopped")?,
+            warm_models_resident: gauge("emulsion_router_warm_models_resident", "Warm models of pools that a replica has in memory")?,
+            warm_models_missing: gauge("emulsion_router_warm_models_missing", "Warm models of pools that no replica has in memory")?,
             registry,
         })
     }

@@ -112,6 +112,10 @@ pub trait Replicas: Send + Sync + Debug {
     /// A lease on the set's best replica for this work; starts one where none runs. All that wait for one start share it. Dropping the
     /// future gives up the wait, not the start.
     async fn acquire(&self, set: &ReplicaSet, work: &Work) -> Result<Lease, ReplicaError>;
+    /// Where the set's replicas that take work are.
+    fn ready(&self, _set: &ReplicaSet) -> Vec<Endpoint> {
+        Vec::new()
+    }
     /// Brings the set to its minimum.
     fn warm(&self, set: &ReplicaSet);
     fn counts(&self) -> ReplicaCounts;

@@ -243,6 +243,14 @@ impl Service {
         &self.house.dispatcher.demand
     }
 
+    /// Has replicas keep the warm models of their pools in memory, until the router stops.
+    pub async fn keep_models_warm(self) {
+        tokio::select! {
+            () = self.house.abandon.cancelled() => {}
+            () = self.house.dispatcher.keep_models_warm() => {}
+        }
+    }
+
     /// Requests that have not finished.
     pub fn unfinished(&self) -> usize {
         self.house.dispatcher.generations.unfinished()

@@ -127,6 +127,7 @@ impl House {
         tokio::spawn(service.clone().keep_alive());
         tokio::spawn(service.clone().keep_inputs(input_retention));
         tokio::spawn(service.clone().keep_retention());
+        tokio::spawn(service.clone().keep_models_warm());
         let (close, closing) = oneshot::channel::<()>();
         let app = edge::router(service.clone(), kept.objects.routes);
         let server = axum::serve(listener, app).with_graceful_shutdown(async move {

@@ -65,7 +65,7 @@ impl<E: Engine> Adapters<E> {
         }
         let file = AdapterFile::open(&key.folder).map_err(|error| refused(chain(&error)))?;
         let bytes = self.engine.adapter_footprint(&file);
-        match lock(&self.resident).evict_for(bytes) {
+        match lock(&self.resident).evict_for(bytes, &[]) {
             Room::After(_) => {}
             Room::Wait => return Err(AdapterSourceError::Busy { id: id() }),
             Room::Never => {

@@ -9,9 +9,9 @@ use axum::Router;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{get, post, put};
 use axum::{Json, middleware};
-use runtime_api::{Failure, FailureReason, GENERATIONS_PATH, ReplicaState, STATE_PATH};
+use runtime_api::{Failure, FailureReason, GENERATIONS_PATH, ReplicaState, STATE_PATH, WARM_MODELS_PATH, WarmModels};
 
 pub use token::Token;
 
@@ -31,6 +31,7 @@ pub fn app(replica: Arc<Replica>, token: Option<Token>) -> Router {
     let guarded = Router::new()
         .route(GENERATIONS_PATH, post(generations::create))
         .route(STATE_PATH, get(state))
+        .route(WARM_MODELS_PATH, put(keep_warm))
         .route_layer(middleware::from_fn_with_state(Arc::clone(&house), check_token));
     Router::new()
         .merge(guarded)
@@ -57,6 +58,13 @@ async fn check_token(
 
 async fn state(State(house): State<Arc<House>>) -> Json<ReplicaState> {
     Json(house.replica.state())
+}
+
+async fn keep_warm(State(house): State<Arc<House>>, Json(wanted): Json<WarmModels>) -> Response {
+    match house.replica.keep_warm(wanted) {
+        Ok(report) => Json(report).into_response(),
+        Err(failure) => refusal(status(failure.reason), failure.reason, failure.message),
+    }
 }
 
 async fn healthz(State(house): State<Arc<House>>) -> (StatusCode, &'static str) {

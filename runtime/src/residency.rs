@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 /// What makes two dispatches ask for the same weights.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -64,6 +65,8 @@ pub struct Occupant {
     /// Larger is later.
     pub last_used: u64,
     pub in_use: bool,
+    /// It goes after all that are not.
+    pub warm: bool,
 }
 
 /// How a model can get its place.
@@ -77,7 +80,7 @@ pub enum Room {
     Never,
 }
 
-/// Frees `needed` bytes under `limit` by letting the least recently used models go; never one in use.
+/// Frees `needed` bytes under `limit` by letting the least recently used models go, warm ones last; never one in use.
 pub fn make_room(occupants: &[Occupant], needed: u64, limit: u64) -> Room {
     if needed > limit {
         return Room::Never;
@@ -85,7 +88,7 @@ pub fn make_room(occupants: &[Occupant], needed: u64, limit: u64) -> Room {
     let mut held = occupants.iter().fold(0_u64, |held, occupant| held.saturating_add(occupant.bytes));
     let fits = |held: u64| needed <= limit.saturating_sub(held);
     let mut unused: Vec<usize> = (0..occupants.len()).filter(|&index| !occupants[index].in_use).collect();
-    unused.sort_by_key(|&index| occupants[index].last_used);
+    unused.sort_by_key(|&index| (occupants[index].warm, occupants[index].last_used));
     let mut gone = Vec::new();
     for index in unused {
         if fits(held) {
@@ -108,6 +111,7 @@ pub struct Resident<M> {
     /// Whoever works with the model holds a second reference; that is what "in use" means.
     pub model: Arc<M>,
     last_used: u64,
+    used_at: Instant,
 }
 
 impl<M> Resident<M> {
@@ -148,16 +152,36 @@ impl<M> Residency<M> {
         let uses = self.uses;
         let resident = self.residents.iter_mut().find(|resident| resident.key == *key)?;
         resident.last_used = uses;
+        resident.used_at = Instant::now();
         Some(Arc::clone(&resident.model))
     }
 
-    /// Lets models go until `needed` bytes are free, if they can be. The answer's positions are those before anything went.
-    pub fn evict_for(&mut self, needed: u64) -> Room {
-        let occupants: Vec<_> = self
-            .residents
-            .iter()
-            .map(|resident| Occupant { bytes: resident.bytes, last_used: resident.last_used, in_use: resident.in_use() })
-            .collect();
+    /// What is in use now is not idle.
+    pub fn note_use(&mut self, now: Instant) {
+        for resident in self.residents.iter_mut().filter(|resident| resident.in_use()) {
+            resident.used_at = now;
+        }
+    }
+
+    /// Lets models go until `needed` bytes are free, if they can be: `warm` ones after all others. The answer's positions are those before
+    /// anything went.
+    pub fn evict_for(&mut self, needed: u64, warm: &[ModelKey]) -> Room {
+        self.evict(needed, |resident| (resident.in_use(), warm.contains(&resident.key)))
+    }
+
+    /// The same for a model that nobody waits for: neither a `warm` model goes, nor one that was used within `idle_for` before `now`.
+    pub fn evict_idle_for(&mut self, needed: u64, warm: &[ModelKey], idle_for: Duration, now: Instant) -> Room {
+        let is_idle = |resident: &Resident<M>| now.saturating_duration_since(resident.used_at) >= idle_for;
+        self.evict(needed, |resident| (resident.in_use() || warm.contains(&resident.key) || !is_idle(resident), false))
+    }
+
+    /// `stands` tells of a model whether it must stay, and whether it is warm.
+    fn evict(&mut self, needed: u64, stands: impl Fn(&Resident<M>) -> (bool, bool)) -> Room {
+        let occupant = |resident: &Resident<M>| {
+            let (in_use, warm) = stands(resident);
+            Occupant { bytes: resident.bytes, last_used: resident.last_used, in_use, warm }
+        };
+        let occupants: Vec<_> = self.residents.iter().map(occupant).collect();
         let room = make_room(&occupants, needed, self.limit_bytes);
         if let Room::After(gone) = &room {
             let mut position = 0;
@@ -175,7 +199,7 @@ impl<M> Residency<M> {
 
     pub fn insert(&mut self, key: ModelKey, id: String, digest: String, bytes: u64, model: Arc<M>) {
         self.uses += 1;
-        self.residents.push(Resident { key, id, digest, bytes, model, last_used: self.uses });
+        self.residents.push(Resident { key, id, digest, bytes, model, last_used: self.uses, used_at: Instant::now() });
     }
 }
 
@@ -184,7 +208,7 @@ mod tests {
     use super::*;
 
     fn occupant(bytes: u64, last_used: u64, in_use: bool) -> Occupant {
-        Occupant { bytes, last_used, in_use }
+        Occupant { bytes, last_used, in_use, warm: false }
     }
 
     fn key(name: &str) -> ModelKey {
@@ -202,6 +226,33 @@ mod tests {
         assert_eq!(make_room(&occupants, 3, 10), Room::After(vec![1]));
         assert_eq!(make_room(&occupants, 6, 10), Room::After(vec![1, 2]));
         assert_eq!(make_room(&occupants, 10, 10), Room::After(vec![1, 2, 0]));
+    }
+
+    #[test]
+    fn warm_models_go_last_and_go_all_the_same() {
+        let occupants = [Occupant { warm: true, ..occupant(4, 1, false) }, occupant(3, 2, false), occupant(3, 3, false)];
+        assert_eq!(make_room(&occupants, 6, 10), Room::After(vec![1, 2]));
+        assert_eq!(make_room(&occupants, 7, 10), Room::After(vec![1, 2, 0]));
+    }
+
+    #[test]
+    fn a_model_that_nobody_waits_for_takes_the_place_of_idle_ones_alone() {
+        const IDLE: Duration = Duration::from_secs(60);
+        let mut residency = Residency::new(10);
+        let insert = |residency: &mut Residency<()>, name: &str, bytes| {
+            residency.insert(key(name), name.to_owned(), String::new(), bytes, Arc::new(()));
+        };
+        insert(&mut residency, "warm", 4);
+        insert(&mut residency, "called", 6);
+        let (warm, now) = ([key("warm")], Instant::now());
+        assert_eq!(residency.evict_idle_for(6, &warm, IDLE, now), Room::Wait, "it was used lately");
+        let lease = residency.lease(&key("called"));
+        residency.note_use(now + IDLE);
+        drop(lease);
+        assert_eq!(residency.evict_idle_for(6, &warm, IDLE, now + IDLE), Room::Wait);
+        assert_eq!(residency.evict_idle_for(7, &warm, IDLE, now + IDLE * 2), Room::Wait, "warm models do not push each other out");
+        assert_eq!(residency.evict_idle_for(6, &warm, IDLE, now + IDLE * 2), Room::After(vec![1]));
+        assert_eq!(residency.evict_for(10, &warm), Room::After(vec![0]), "a call gets what it needs");
     }
 
     #[test]
@@ -223,11 +274,11 @@ mod tests {
         residency.insert(key("a"), "a".to_owned(), String::new(), 6, Arc::new(()));
         residency.insert(key("b"), "b".to_owned(), String::new(), 4, Arc::new(()));
         let lease = residency.lease(&key("a"));
-        assert_eq!(residency.evict_for(8), Room::Wait);
+        assert_eq!(residency.evict_for(8, &[]), Room::Wait);
         assert!(residency.contains(&key("a")) && residency.contains(&key("b")));
         drop(lease);
         // `b` is older than the lease of `a`, so it goes first; both must go.
-        assert_eq!(residency.evict_for(8), Room::After(vec![1, 0]));
+        assert_eq!(residency.evict_for(8, &[]), Room::After(vec![1, 0]));
         assert_eq!(residency.bytes(), 0);
     }
 }

@@ -23,6 +23,7 @@ mod previews;
 mod refining;
 mod replica;
 mod running;
+mod warm;
 
 use std::time::Duration;
 
@@ -46,6 +47,8 @@ pub struct Limits {
     pub max_images: u32,
     /// Rows of one denoiser call.
     pub max_rows: u32,
+    /// A warm model takes the place of another one only after nobody has used that for so long.
+    pub warm_return: Duration,
     pub request: request::Limits,
 }
 
@@ -58,6 +61,7 @@ impl Default for Limits {
             adapter_bytes: 4 << 30,
             max_images: 16,
             max_rows: 16,
+            warm_return: Duration::from_secs(60),
             request: request::Limits::default(),
         }
     }

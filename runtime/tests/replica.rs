@@ -38,3 +38,5 @@ mod refining;
 mod safety;
 #[path = "replica/storing.rs"]
 mod storing;
+#[path = "replica/warm.rs"]
+mod warm;

@@ -16,7 +16,7 @@ use tokio_util::task::TaskTracker;
 
 use super::process::Process;
 use super::set_state::{SetState, Step};
-use super::{Lease, LeaseGuard, ReplicaCounts, ReplicaError, ReplicaSet, Replicas, SetKey, Work};
+use super::{Endpoint, Lease, LeaseGuard, ReplicaCounts, ReplicaError, ReplicaSet, Replicas, SetKey, Work};
 use crate::metrics::Metrics;
 
 /// How often a replica is looked at for being idle.
@@ -139,6 +139,12 @@ impl Replicas for ChildProcesses {
                 () = inner.stopping.cancelled() => {}
             }
         }
+    }
+
+    fn ready(&self, set: &ReplicaSet) -> Vec<Endpoint> {
+        let state = self.inner.lock();
+        let slots = state.sets.get(&set.key).into_iter().flat_map(|set| &set.slots);
+        slots.filter(|slot| !slot.condemned).filter_map(|slot| slot.endpoint.clone()).collect()
     }
 
     fn warm(&self, set: &ReplicaSet) {

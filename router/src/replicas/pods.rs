@@ -161,6 +161,12 @@ impl Replicas for PodReplicas {
         }
     }
 
+    fn ready(&self, set: &ReplicaSet) -> Vec<Endpoint> {
+        let state = self.inner.lock();
+        let slots = state.sets.get(&(set.namespace.clone(), set.key.clone())).into_iter().flatten();
+        slots.map(|slot| slot.endpoint.clone()).collect()
+    }
+
     /// The operator keeps minimums.
     fn warm(&self, _: &ReplicaSet) {}
 

@@ -6,6 +6,8 @@
 //!        ◄─ text/event-stream     Event, Event, … ────────
 //!        ── GET  /v1/state ──────────────────────────────►
 //!        ◄─ ReplicaState ─────────────────────────────────
+//!        ── PUT  /v1/warm-models  WarmModels ────────────►
+//!        ◄─ WarmReport ───────────────────────────────────
 //! ```
 //! A dispatch that is refused at the door is answered with a status other than 200 and a [`Failure`] as JSON: 400 for a request that cannot
 //! be served, 401 for a wrong token, 503 where the queue is full or the replica drains. Everything later is told as an event, the last one
@@ -20,6 +22,7 @@ mod import;
 mod output;
 mod request;
 mod state;
+mod warm;
 
 pub use content::{
     CHUNK_BYTES, CONTENT_SCHEME, ContentFile, ContentListing, ContentManifest, ContentSource, FILES_LIMIT, MANIFEST_LIMIT_BYTES,
@@ -34,11 +37,14 @@ pub use import::{
 pub use output::{OutputFormat, SafetyStyle};
 pub use request::{AdapterUse, ImageRequest, Margins, PromptSyntax, RefinerUse, Task};
 pub use state::{ReplicaState, ResidentModel};
+pub use warm::{WARM_MODELS_LIMIT, WarmModel, WarmModels, WarmReport, WarmState};
 
 /// Path, below a replica's address, that takes a [`Dispatch`] and answers with a stream of [`Event`]s.
 pub const GENERATIONS_PATH: &str = "/v1/generations";
 /// Path, below a replica's address, of its [`ReplicaState`].
 pub const STATE_PATH: &str = "/v1/state";
+/// Path, below a replica's address, that takes [`WarmModels`] by PUT and answers with a [`WarmReport`].
+pub const WARM_MODELS_PATH: &str = "/v1/warm-models";
 /// Environment variable that gives a replica the token which routers must send as `Authorization: Bearer`.
 pub const TOKEN_VARIABLE: &str = "EMULSION_REPLICA_TOKEN";
 /// The line a replica prints on standard output once it listens, followed by its address: `emulsion-runtime listening on 127.0.0.1:4321`.

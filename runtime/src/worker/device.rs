@@ -369,6 +369,7 @@ impl<E: Engine> DeviceThread<E> {
     }
 
     fn publish(&self) {
+        self.shared.warm.note_resident(|key| self.residency.contains(key));
         let residents = self.residency.residents();
         self.shared.publish(residents.iter().map(|resident| runtime_api::ResidentModel {
             id: resident.id.clone(),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use runtime_api::{Dispatch, Event, Failure, FailureReason, ModelSource};
+use runtime_api::{ContentSource, Dispatch, Event, Failure, FailureReason, ModelSource, WarmModel};
 
 use super::generation::{Arrival, Generation};
 use crate::adapters::AdapterSourceError;
@@ -11,7 +11,7 @@ use crate::content::{ContentCache, ContentError, ContentLease, digest_of};
 use crate::embeddings::{EmbeddingSourceError, Embeddings};
 use crate::engine::{AdapterUse, NamedEmbedding, chain};
 use crate::residency::ModelKey;
-use crate::source::{ModelRoots, SourceError, file_uri};
+use crate::source::{ModelRoots, file_uri};
 
 /// Opens the adapters that a dispatch names.
 pub(super) type OpenAdapters = dyn Fn(&Dispatch, &ModelRoots) -> Result<Vec<AdapterUse>, AdapterSourceError> + Send + Sync;
@@ -52,7 +52,7 @@ impl Opening {
     }
 
     /// Brings the content that the dispatch names, and then opens it. `None` if the generation ended here.
-    pub(super) async fn bring(&self, dispatch: Dispatch, mut arrival: Arrival) -> Option<Box<Generation>> {
+    pub(super) async fn bring(&self, mut dispatch: Dispatch, mut arrival: Arrival) -> Option<Box<Generation>> {
         let began = Instant::now();
         let progress = arrival.ending.progress();
         let tell = move |bytes_done, bytes_total| {
@@ -62,7 +62,9 @@ impl Opening {
             }
         };
         let brought = async {
-            let (dispatch, content) = self.localised(dispatch, &tell).await.map_err(|error| failure(error.reason(), chain(&error)))?;
+            let Dispatch { model, refiner, adapters, contents, .. } = &mut dispatch;
+            let models = std::iter::once(model).chain(refiner).collect();
+            let content = self.localise(models, adapters, contents, &tell).await.map_err(|error| failure(error.reason(), chain(&error)))?;
             let took = began.elapsed();
             Ok((self.open(dispatch).await?, content, took))
         };
@@ -88,15 +90,28 @@ impl Opening {
         }
     }
 
-    /// The dispatch with the files of this machine in place of what was imported, and what keeps them here.
-    async fn localised(
+    /// Brings the content of a model that nobody waits for, and finds the model.
+    pub(super) async fn open_model(&self, model: WarmModel) -> Result<(ModelKey, Vec<ContentLease>), String> {
+        let WarmModel { mut source, contents } = model;
+        let content = if contents.is_empty() {
+            Vec::new()
+        } else {
+            self.localise(vec![&mut source], &mut [], &contents, &|_, _| {}).await.map_err(|error| chain(&error))?
+        };
+        let key = self.locate(source).await.map_err(|failure| failure.message)?;
+        Ok((key, content))
+    }
+
+    /// Puts the files of this machine in place of what was imported, and answers what keeps them here.
+    async fn localise(
         &self,
-        mut dispatch: Dispatch,
+        models: Vec<&mut ModelSource>,
+        adapters: &mut [ModelSource],
+        contents: &[ContentSource],
         tell: &(dyn Fn(u64, u64) + Send + Sync),
-    ) -> Result<(Dispatch, Vec<ContentLease>), ContentError> {
+    ) -> Result<Vec<ContentLease>, ContentError> {
         let cache = self.content.as_ref().ok_or(ContentError::NoCache)?;
-        let Dispatch { model, refiner, adapters, contents, .. } = &mut dispatch;
-        let models = std::iter::once(model).chain(refiner).flat_map(uris);
+        let models = models.into_iter().flat_map(uris);
         let named = adapters.iter_mut().map(|adapter| (&mut adapter.uri, Some(&mut adapter.config)));
         let mut leases = Vec::new();
         for (uri, config) in models.chain(named) {
@@ -110,7 +125,7 @@ impl Opening {
             }
             leases.push(lease);
         }
-        Ok((dispatch, leases))
+        Ok(leases)
     }
 
     /// Finds everything that the dispatch names, and reads it but for the model's weights.
@@ -118,16 +133,22 @@ impl Opening {
     /// # Errors
     /// A [`Failure`] that says what cannot be had.
     pub(super) async fn open(&self, dispatch: Dispatch) -> Result<Opened, Failure> {
-        let (roots, source, refiner) = (self.roots.clone(), dispatch.model.clone(), dispatch.refiner.clone());
-        let locate = move || Ok((roots.locate(&source)?, refiner.map(|refiner| roots.locate(&refiner)).transpose()?));
-        let located: Result<Result<_, SourceError>, _> = tokio::task::spawn_blocking(locate).await;
-        let (key, refiner) = match located {
-            Ok(located) => located.map_err(|error| failure(FailureReason::InvalidModel, error.to_string()))?,
-            Err(_) => return Err(failure(FailureReason::Internal, "looking for the model panicked".to_owned())),
+        let key = self.locate(dispatch.model.clone()).await?;
+        let refiner = match dispatch.refiner.clone() {
+            Some(refiner) => Some(self.locate(refiner).await?),
+            None => None,
         };
         let (dispatch, embeddings) = self.open_embeddings(dispatch).await?;
         let (dispatch, adapters) = self.open_adapters(dispatch).await?;
         Ok(Opened { dispatch, key, refiner, embeddings, adapters })
+    }
+
+    async fn locate(&self, source: ModelSource) -> Result<ModelKey, Failure> {
+        let roots = self.roots.clone();
+        match tokio::task::spawn_blocking(move || roots.locate(&source)).await {
+            Ok(located) => located.map_err(|error| failure(FailureReason::InvalidModel, error.to_string())),
+            Err(_) => Err(failure(FailureReason::Internal, "looking for the model panicked".to_owned())),
+        }
     }
 
     /// Hands `dispatch` back with the embeddings that it names.

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use runtime_api::{Dispatch, Event, Failure, FailureReason, ReplicaState, ResidentModel};
+use runtime_api::{Dispatch, Event, Failure, FailureReason, ReplicaState, ResidentModel, WARM_MODELS_LIMIT, WarmModels, WarmReport};
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
@@ -15,6 +15,7 @@ use super::finishing::Finisher;
 use super::generation::{Arrival, Ending, Generation, Presence};
 use super::opening::{Opening, failure};
 use super::preparing::Preparation;
+use super::warm::Warm;
 use super::{Limits, MAX_DEADLINE, loader};
 use crate::adapters::Adapters;
 use crate::content::ContentCache;
@@ -42,6 +43,7 @@ pub(super) struct Shared {
     /// Generations in the house, waiting, running or being stored.
     house: watch::Sender<u32>,
     residents: Mutex<Vec<ResidentModel>>,
+    pub(super) warm: Warm,
     accepting: AtomicBool,
 }
 
@@ -128,6 +130,8 @@ pub struct Replica {
     opening: Opening,
     preparation: Preparation,
     submit: Arc<dyn Fn(Box<Generation>) -> bool + Send + Sync>,
+    /// Has the device thread look around.
+    wake: Arc<dyn Fn() + Send + Sync>,
     stop: Box<dyn Fn() + Send + Sync>,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
@@ -162,6 +166,7 @@ impl Replica {
             queue: Arc::new(Semaphore::new(limits.queue_limit as usize)),
             house: watch::Sender::new(0),
             residents: Mutex::default(),
+            warm: Warm::default(),
             accepting: AtomicBool::new(true),
         });
         let (post, mail) = mpsc::channel::<Message<E>>();
@@ -170,8 +175,8 @@ impl Replica {
 
         let wake = post.clone();
         // A device thread that is gone needs no waking.
-        let wake = Arc::new(move || drop(wake.send(Message::Wake)));
-        let finisher = Finisher { uploader: Uploader::default(), safety_checker: safety_checker.map(Arc::new), wake };
+        let wake: Arc<dyn Fn() + Send + Sync> = Arc::new(move || drop(wake.send(Message::Wake)));
+        let finisher = Finisher { uploader: Uploader::default(), safety_checker: safety_checker.map(Arc::new), wake: Arc::clone(&wake) };
         let adapters = Adapters::new(Arc::clone(&engine), limits.adapter_bytes);
         let device = DeviceThread::new(Arc::clone(&engine), Arc::clone(&shared), mail, orders, finisher, runtime.clone());
         let device = spawn("device", move || {
@@ -189,6 +194,7 @@ impl Replica {
             opening: Opening::new(roots, content, Arc::new(move |dispatch, roots| adapters.open(dispatch, roots))),
             preparation: Preparation::new(Fetcher::default(), limits.request),
             submit: Arc::new(move |generation| post.send(Message::Submitted(generation)).is_ok()),
+            wake,
             stop: Box::new(move || drop(stop.send(Message::Stop))),
             threads: Mutex::new(vec![device, loader]),
         };
@@ -234,6 +240,29 @@ impl Replica {
             tokio::spawn(async move { opening.bring(dispatch, arrival).await.map(|generation| queue.prepare(generation)) });
         }
         Ok(feed)
+    }
+
+    /// Keeps these models in memory from now on, so far as calls leave room for them, and answers how they stand.
+    ///
+    /// # Errors
+    /// A [`Failure`] if there are too many of them.
+    pub fn keep_warm(&self, wanted: WarmModels) -> Result<WarmReport, Failure> {
+        let count = wanted.models.len();
+        if count > WARM_MODELS_LIMIT {
+            let message = format!("{count} models shall be warm; at most {WARM_MODELS_LIMIT} can be");
+            return Err(failure(FailureReason::InvalidRequest, message));
+        }
+        let unopened = if self.is_accepting() { self.shared.warm.want(wanted.models, Instant::now()) } else { Vec::new() };
+        for model in unopened {
+            let (opening, shared, wake) = (self.opening.clone(), Arc::clone(&self.shared), Arc::clone(&self.wake));
+            tokio::spawn(async move {
+                let source = model.source.clone();
+                let opened = opening.open_model(model).await;
+                shared.warm.opened(&source, opened, Instant::now());
+                wake();
+            });
+        }
+        Ok(WarmReport { models: self.shared.warm.states() })
     }
 
     fn queue(&self) -> Queue {

@@ -135,6 +135,10 @@ impl House {
         post.send().await.unwrap()
     }
 
+    pub(crate) async fn put(&self, path: &str, body: &impl serde::Serialize) -> reqwest::Response {
+        self.client.put(self.url(path)).bearer_auth(TOKEN).json(body).send().await.unwrap()
+    }
+
     /// Sends a dispatch that the door must let in.
     pub(crate) async fn send(&self, dispatch: &Dispatch) -> Stream {
         let answer = self.post(serde_json::to_vec(dispatch).unwrap(), TOKEN).await;

@@ -35,8 +35,9 @@ impl<F> Pending<F> {
 }
 
 impl<E: Engine> DeviceThread<E> {
-    /// Orders the model of the oldest generation that waits for one, or moves the pending one on.
+    /// Orders the model of the oldest generation that waits for one, then warm ones, or moves the pending one on.
     pub(super) fn arrange_models(&mut self) {
+        self.residency.note_use(Instant::now());
         match self.pending.take() {
             Some(Pending::Opened { key, since, folder, bytes }) => self.place(key, since, folder, bytes),
             Some(pending) => self.pending = Some(pending),
@@ -46,7 +47,8 @@ impl<E: Engine> DeviceThread<E> {
 
     fn order_next(&mut self) {
         let missing = self.waiting.iter().map(|generation| &generation.key).find(|key| !self.residency.contains(key));
-        let Some(key) = missing.cloned() else { return };
+        let warm = || self.shared.warm.next(|key| self.residency.contains(key), Instant::now());
+        let Some(key) = missing.cloned().or_else(warm) else { return };
         for generation in self.waiting.iter().filter(|generation| generation.key == key) {
             generation.ending.tell(Event::Loading { bytes_done: 0, bytes_total: 0 });
         }
@@ -58,30 +60,48 @@ impl<E: Engine> DeviceThread<E> {
     }
 
     fn place(&mut self, key: ModelKey, since: Instant, folder: E::Folder, bytes: u64) {
-        if !self.waiting.iter().any(|generation| generation.key == key) {
-            // Everybody who wanted it has gone; nothing was read yet.
-            return;
-        }
         self.refuse_too_large(&key, &folder);
         if !self.waiting.iter().any(|generation| generation.key == key) {
+            return self.place_warm(key, since, folder, bytes);
+        }
+        match self.residency.evict_for(bytes, &self.shared.warm.keys()) {
+            Room::After(_) => self.order_load(key, since, folder),
+            Room::Wait => self.pending = Some(Pending::Opened { key, since, folder, bytes }),
+            Room::Never => self.fail_waiting(&key, FailureReason::InvalidModel, &self.exceeds_limit(bytes)),
+        }
+    }
+
+    /// A model that nobody waits for is read only if it shall be warm, and harms nobody: calls go first, and what they used lately stays.
+    fn place_warm(&mut self, key: ModelKey, since: Instant, folder: E::Folder, bytes: u64) {
+        let calls_wait = self.waiting.iter().any(|generation| !self.residency.contains(&generation.key));
+        if calls_wait || self.shared.warm.name(&key).is_none() {
             return;
         }
-        match self.residency.evict_for(bytes) {
-            Room::After(_) => {
-                if self.loader.send(Order::Load { key: key.clone(), folder }).is_ok() {
-                    self.pending = Some(Pending::Loading { key, since });
-                } else {
-                    self.fail_waiting(&key, FailureReason::Internal, "the thread that reads weights is gone; start the replica anew");
-                }
-            }
-            Room::Wait => self.pending = Some(Pending::Opened { key, since, folder, bytes }),
-            Room::Never => {
-                let limit = self.shared.limits.resident_bytes;
-                let text =
-                    format!("the model takes {bytes} bytes of memory and this replica may hold {limit}; raise its --resident-bytes-limit");
-                self.fail_waiting(&key, FailureReason::InvalidModel, &text);
-            }
+        let (now, idle_for) = (Instant::now(), self.shared.limits.warm_return);
+        let problem = match self.residency.evict_idle_for(bytes, &self.shared.warm.keys(), idle_for, now) {
+            Room::After(_) => return self.order_load(key, since, folder),
+            Room::Wait => format!(
+                "it takes {bytes} bytes of memory; of the {} bytes that this replica may hold, too many are taken by other warm models and by \
+                 models that were used in the last {} s",
+                self.shared.limits.resident_bytes,
+                idle_for.as_secs()
+            ),
+            Room::Never => self.exceeds_limit(bytes),
+        };
+        self.shared.warm.failed(&key, &problem, now);
+    }
+
+    fn order_load(&mut self, key: ModelKey, since: Instant, folder: E::Folder) {
+        if self.loader.send(Order::Load { key: key.clone(), folder }).is_ok() {
+            self.pending = Some(Pending::Loading { key, since });
+        } else {
+            self.fail_waiting(&key, FailureReason::Internal, "the thread that reads weights is gone; start the replica anew");
         }
+    }
+
+    fn exceeds_limit(&self, bytes: u64) -> String {
+        let limit = self.shared.limits.resident_bytes;
+        format!("the model takes {bytes} bytes of memory and this replica may hold {limit}; raise its --resident-bytes-limit")
     }
 
     /// Ends those whose image has no room beside the weights: nothing is read for them.
@@ -141,7 +161,7 @@ impl<E: Engine> DeviceThread<E> {
         self.shared.metrics.load_seconds.observe(took.as_secs_f64());
         self.shared.metrics.load_bytes.inc_by(facts.bytes);
         let now = Instant::now();
-        let mut id = String::new();
+        let mut id = self.shared.warm.name(&key).unwrap_or_default();
         for generation in self.waiting.iter_mut().filter(|generation| generation.key == key) {
             // Who came while it was on the way has waited only since then.
             // Between two models, that is told otherwise.
@@ -161,6 +181,7 @@ impl<E: Engine> DeviceThread<E> {
             EngineError::Internal(_) => FailureReason::Internal,
             EngineError::InvalidModel(_) | EngineError::InvalidRequest(_) => FailureReason::InvalidModel,
         };
+        self.shared.warm.failed(key, &error.to_string(), Instant::now());
         self.fail_waiting(key, reason, &error.to_string());
     }
 
