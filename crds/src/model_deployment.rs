@@ -45,6 +45,7 @@ pub const DEFAULT_POOL: &str = "default";
     printcolumn(name = "Replicas", type_ = "integer", json_path = ".status.replicas"),
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].status"),
     printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].reason"),
+    printcolumn(name = "Last Used", type_ = "date", json_path = ".status.lastUsed"),
     printcolumn(name = "Source", type_ = "string", json_path = ".spec.source.uri", priority = 1),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]

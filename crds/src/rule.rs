@@ -81,6 +81,8 @@ pub static ALL: &[&Rule] = &[
     &DEFAULT_HEIGHT,
     &DEFAULT_STEPS,
     &BURST,
+    &CACHE_CLASS_NEEDS_DISK,
+    &BYTES,
 ];
 
 /// On [`Price`].
@@ -225,6 +227,33 @@ pub static DEFAULT_STEPS: Rule = Rule {
     holds: |value, _| {
         value["defaults"].get("steps").is_none() || number(&value["defaults"], "steps") <= number(&value["limits"], "maxSteps")
     },
+};
+
+/// On every number of bytes.
+pub static BYTES: Rule = Rule {
+    expression: "type(self) == int ? self >= 0 : self.matches('^[0-9]{1,20}([.][0-9]{1,20})?(k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei)?$')",
+    message: "a number of bytes is a number, and a unit after it if need be, such as 32Gi or 500M",
+    holds: |value, _| match value {
+        Value::Number(number) => number.as_u64().is_some(),
+        value => is_bytes(text(value)),
+    },
+};
+
+fn is_bytes(text: &str) -> bool {
+    const UNITS: [&str; 12] = ["k", "M", "G", "T", "P", "E", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei"];
+    let number = UNITS.iter().find_map(|unit| text.strip_suffix(unit)).unwrap_or(text);
+    let is_digits = |part: &str| (1..=20).contains(&part.len()) && part.bytes().all(|byte| byte.is_ascii_digit());
+    match number.split_once('.') {
+        Some((whole, fraction)) => is_digits(whole) && is_digits(fraction),
+        None => is_digits(number),
+    }
+}
+
+/// On a RuntimePool's `spec.cache`.
+pub static CACHE_CLASS_NEEDS_DISK: Rule = Rule {
+    expression: "!has(self.storageClass) || has(self.disk)",
+    message: "storageClass needs disk, which says how large the volume is",
+    holds: |value, _| value.get("storageClass").is_none() || value.get("disk").is_some(),
 };
 
 /// On a TenantPlan's `spec`.

@@ -86,13 +86,20 @@ impl Default for RuntimePoolSpec {
 /// Room for weights outside of GPU memory, per replica.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = rule::schema(&[&rule::CACHE_CLASS_NEEDS_DISK])))]
 pub struct Cache {
     /// Host memory, such as 32Gi. Absent: half of the memory that `resources` limits a replica to, or the runtime's own figure.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("maxLength" = 64, "x-kubernetes-validations" = rule::schema(&[&rule::BYTES])))]
     pub host: Option<Quantity>,
-    /// Disk of the node for temporary files, such as 200Gi. Absent: no bound.
+    /// Disk for temporary files and imported weights, such as 200Gi. Absent: the node's own, without a bound.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("maxLength" = 64, "x-kubernetes-validations" = rule::schema(&[&rule::BYTES])))]
     pub disk: Option<Quantity>,
+    /// The disk is a volume of this storage class, made with each replica and removed with it. Absent: the node's own disk.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub storage_class: Option<String>,
 }
 
 /// What the operator found out and did. Written by the operator alone.

@@ -84,6 +84,14 @@ fn broken_rules() -> Vec<(&'static str, Value, &'static str, &'static Rule)> {
         (MODEL, json!({"pricing": {"image": "0,004"}}), "spec.pricing.image", &rule::PRICE),
         (PLAN, json!({"price": "$47"}), "spec.price", &rule::PRICE),
         (PLAN, json!({"burst": 61}), "spec", &rule::BURST),
+        (POOL, json!({"cache": {"storageClass": "fast"}}), "spec.cache", &rule::CACHE_CLASS_NEEDS_DISK),
+        (POOL, json!({"cache": {"host": "lots"}}), "spec.cache.host", &rule::BYTES),
+        (POOL, json!({"cache": {"host": "1ki"}}), "spec.cache.host", &rule::BYTES),
+        (POOL, json!({"cache": {"host": "1K"}}), "spec.cache.host", &rule::BYTES),
+        (POOL, json!({"cache": {"host": "1Gii"}}), "spec.cache.host", &rule::BYTES),
+        (POOL, json!({"cache": {"host": "1."}}), "spec.cache.host", &rule::BYTES),
+        (POOL, json!({"cache": {"disk": "-1"}}), "spec.cache.disk", &rule::BYTES),
+        (POOL, json!({"cache": {"disk": -1}}), "spec.cache.disk", &rule::BYTES),
     ]
 }
 
@@ -135,6 +143,9 @@ fn what_keeps_every_rule_is_accepted() {
         (MODEL, json!({"serving": {"dedicated": {"idleAfter": "1h30m", "resources": {"limits": {"nvidia.com/gpu": 1}}}}})),
         (MODEL, json!({"visibility": {"tenants": ["acme"]}, "pricing": {"image": "0.004"}})),
         (POOL, json!({"idleAfter": "500ms", "cache": {"host": "32Gi", "disk": 1000}, "warmModels": ["demo"]})),
+        (POOL, json!({"cache": {"disk": "200Gi", "storageClass": "fast"}})),
+        (POOL, json!({"cache": {"host": "1.5Gi", "disk": "500k"}})),
+        (POOL, json!({"cache": {"host": "1Ki", "disk": "0"}})),
         (PLAN, json!({"families": ["sd15"], "imagePrices": {"default": "0", "families": [{"family": "sdxl", "price": "1"}]}})),
         // Null is the same as absent, as in a cluster.
         (MODEL, json!({"modelId": null, "serving": {"pooled": null, "dedicated": {}}})),

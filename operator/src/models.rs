@@ -202,6 +202,7 @@ fn workload_of(
         tolerations: dedicated.tolerations.clone(),
         resident_bytes: None,
         disk: None,
+        storage_class: None,
         claim,
         precision: model.spec.precision.map(precision),
         safety_checker: settings.safety_checker.clone(),

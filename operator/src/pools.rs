@@ -98,6 +98,7 @@ async fn serve(context: &Context, pool: &RuntimePool, namespace: &str) -> Result
         tolerations: spec.tolerations.clone(),
         resident_bytes: spec.cache.host.as_ref().and_then(quantity::bytes),
         disk: spec.cache.disk.as_ref().map(|disk| disk.0.clone()),
+        storage_class: spec.cache.storage_class.clone(),
         claim: None,
         precision: None,
         safety_checker: settings.safety_checker.clone(),

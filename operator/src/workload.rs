@@ -28,6 +28,8 @@ const GPU: &str = "nvidia.com/gpu";
 const DRAIN_SECONDS: u32 = 600;
 /// Until it is killed: a little longer than it takes to give up by itself.
 const GRACE_SECONDS: u32 = DRAIN_SECONDS + 30;
+/// For a replica whose device hangs: it cannot finish what it has, so its end is not waited for.
+const HUNG_GRACE_SECONDS: u32 = 10;
 /// Where replicas keep imported models.
 const CONTENT_CACHE: &str = "/tmp/content";
 /// The runtime's user, as in its image.
@@ -58,6 +60,8 @@ pub struct Workload {
     pub resident_bytes: Option<u64>,
     /// Space for temporary files, such as 200Gi.
     pub disk: Option<String>,
+    /// The storage class of the volume that this space is on; absent, it is the node's own disk.
+    pub storage_class: Option<String>,
     /// The claim of a dedicated model's own volume.
     pub claim: Option<String>,
     /// What images are checked with.
@@ -184,10 +188,7 @@ fn deployment(workload: &Workload, metadata: &Value, selector: &Value, labels: &
         Set::Pool(name) => (POOL_ANNOTATION, name),
         Set::Model(id) => (MODEL_ANNOTATION, id),
     };
-    let mut volumes = vec![json!({"name": "tmp", "emptyDir": match &workload.disk {
-        Some(disk) => json!({"sizeLimit": disk}),
-        None => json!({}),
-    }})];
+    let mut volumes = vec![temporary(workload)];
     for (name, claim, _) in mounted(workload) {
         volumes.push(json!({"name": name, "persistentVolumeClaim": {"claimName": claim, "readOnly": true}}));
     }
@@ -221,6 +222,18 @@ fn deployment(workload: &Workload, metadata: &Value, selector: &Value, labels: &
     })
 }
 
+/// Where a replica keeps temporary files and what it has fetched: on the node's disk, or on a volume that is made and removed with the pod.
+fn temporary(workload: &Workload) -> Value {
+    let (disk, class) = (&workload.disk, &workload.storage_class);
+    match (disk, class) {
+        (Some(disk), Some(class)) => json!({"name": "tmp", "ephemeral": {"volumeClaimTemplate": {"spec": {
+            "accessModes": ["ReadWriteOnce"], "storageClassName": class, "resources": {"requests": {"storage": disk}},
+        }}}}),
+        (Some(disk), None) => json!({"name": "tmp", "emptyDir": {"sizeLimit": disk}}),
+        (None, _) => json!({"name": "tmp", "emptyDir": {}}),
+    }
+}
+
 /// A rollout makes a new replica before an old one goes. Where no node has a GPU to spare it would wait for ever, so one may go before: calls are
 /// held meanwhile.
 fn rolling_update(workload: &Workload) -> Value {
@@ -246,6 +259,8 @@ fn container(workload: &Workload, secret: &str) -> Value {
             "timeoutSeconds": 5,
         })
     };
+    let mut liveness = probe("/healthz", 10, 3);
+    liveness["terminationGracePeriodSeconds"] = json!(HUNG_GRACE_SECONDS);
     json!({
         "name": "runtime",
         "image": workload.image,
@@ -254,7 +269,7 @@ fn container(workload: &Workload, secret: &str) -> Value {
         "ports": [{"name": "http", "containerPort": replica::PORT, "protocol": "TCP"}],
         // A device may take a while to open; until then the other probes wait.
         "startupProbe": probe("/healthz", 1, 120),
-        "livenessProbe": probe("/healthz", 10, 3),
+        "livenessProbe": liveness,
         "readinessProbe": probe("/readyz", 2, 2),
         "resources": workload.resources.clone().unwrap_or_default(),
         "securityContext": {

@@ -32,4 +32,4 @@ mod shrinking; // which of our replicas are stopped
 mod streams; // exec, logs, port-forward
 mod upgrade; // from the parent commit's chart
 mod volumes; // what one pod wrote another reads
-mod weights; // of our models and of the safety checker, on volumes
+mod weights; // of our models and of the safety checker, and what replicas fetch, on volumes

@@ -2,10 +2,10 @@ use std::path::PathBuf;
 
 use anyhow::Context as _;
 use cluster::{Needs, Space, in_namespace};
-use crds::ModelDeployment;
+use crds::{ModelDeployment, RuntimePool};
 use serde_json::json;
 
-use crate::installation::{Installation, condition, lacks, reason, repository};
+use crate::installation::{Installation, condition, installed, lacks, pool_reason, reason, repository};
 
 /// The volume's node.
 const NODE: &str = "node-1";
@@ -62,6 +62,10 @@ fn a_dedicated_model_is_read_from_its_volume() {
             .await?;
         let message = condition(&told, "Ready").map(|condition| condition.message.clone()).unwrap_or_default();
         assert!(message.contains("persistentvolumeclaim \"nowhere\" not found"), "{message}");
+        // Once it is there, all is well.
+        volume_with(space, "nowhere", &repository().join("models/demo")).await?;
+        space.wait_for::<ModelDeployment>("other", "healed", |model| reason(model) == "Available").await?;
+        installation.draw("other", 4).await?;
         installation.uninstall().await
     });
 }
@@ -82,5 +86,33 @@ fn images_are_checked_by_weights_on_a_volume() {
         let answer = installation.post("/api/v6/images/text2img", &call).await?;
         assert_eq!((&answer.body["status"], &answer.body["nsfw_content_detected"]), (&json!("success"), &json!(false)), "{answer:?}");
         installation.uninstall().await
+    });
+}
+
+#[test]
+fn a_pools_replica_keeps_what_it_fetches_on_a_volume_of_its_class() {
+    installed("cache", Needs::Hosts, &json!({}), async |space, installation| {
+        let control = space.cluster().control()?;
+        let name = format!("{}-cache", space.name());
+        let folder = format!("/var/lib/volumes/{name}");
+        control.run(NODE, &["mkdir", "-p", &folder]).await?;
+        // Whoever asks for this class gets it.
+        let on_node = json!({"key": "kubernetes.io/hostname", "operator": "In", "values": [NODE]});
+        let volume = json!({
+            "storageClassName": name, "capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteOnce"], "local": {"path": folder},
+            "persistentVolumeReclaimPolicy": "Retain",
+            "nodeAffinity": {"required": {"nodeSelectorTerms": [{"matchExpressions": [on_node]}]}},
+        });
+        space
+            .apply(&json!({"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": name}, "spec": volume}).to_string())
+            .await?;
+        let spec = json!({"minReplicas": 1, "cache": {"disk": "1Gi", "storageClass": name}});
+        let pool = json!({"apiVersion": "emulsion.dev/v1alpha1", "kind": "RuntimePool", "metadata": {"name": "default"}, "spec": spec});
+        space.apply(&pool.to_string()).await?;
+        space.wait_for::<RuntimePool>("default", "running", |pool| pool_reason(pool) == "Available").await?;
+        installation.draw("demo", 4).await?;
+        let kept = control.run(NODE, &["ls", &folder]).await?;
+        assert!(kept.contains("content"), "{kept}");
+        Ok(())
     });
 }
