@@ -1,15 +1,25 @@
 //! Brings objects into the cluster: server-side apply with one field manager, so that what others set in other fields stays, and what they
 //! changed in ours is repaired.
 
-use k8s_openapi::api::{apps::v1::Deployment, core::v1::Secret, networking::v1::NetworkPolicy, policy::v1::PodDisruptionBudget};
+use k8s_openapi::{
+    api::{apps::v1::Deployment, core::v1::Secret, networking::v1::NetworkPolicy, policy::v1::PodDisruptionBudget},
+    apimachinery::pkg::apis::meta::v1::{Condition, Time},
+    jiff::Timestamp,
+};
 use kube::{
     Api, Client, Resource,
-    api::{DeleteParams, Patch, PatchParams},
+    api::{DeleteParams, DynamicObject, Patch, PatchParams},
 };
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 
-use crate::workload::{MANAGER, Objects};
+use crate::{
+    condition::Facts,
+    workload::{MANAGER, Objects},
+};
+
+/// The field manager of what is said on objects that cannot be read: what the operator wrote of them before stays.
+const UNREADABLE_MANAGER: &str = "emulsion-operator-unreadable";
 
 /// What was not done; it is tried again.
 #[derive(Debug, thiserror::Error)]
@@ -116,5 +126,31 @@ where
         // It was deleted meanwhile.
         Err(kube::Error::Api(refused)) if refused.code == 404 => Ok(()),
         Err(source) => Err(ApplyError::Apply { kind: K::kind(&()).into_owned(), name: name.to_owned(), source: Box::new(source) }),
+    }
+}
+
+/// Applies the conditions of an object that cannot be read. Returns whether they were others before.
+pub(crate) async fn apply_unreadable<K: Resource<DynamicType = ()>>(
+    api: &Api<DynamicObject>,
+    name: &str,
+    facts: &Facts,
+    generation: Option<i64>,
+) -> Result<bool, ApplyError> {
+    let kind = K::kind(&()).into_owned();
+    let found = api.get_opt(name).await;
+    let found = found.map_err(|source| ApplyError::Read { kind: kind.clone(), name: name.to_owned(), source: Box::new(source) })?;
+    let Some(found) = found else { return Ok(false) };
+    let before: Vec<Condition> = serde_json::from_value(found.data["status"]["conditions"].clone()).unwrap_or_default();
+    let conditions = facts.conditions(&before, generation, &Time(Timestamp::now()));
+    if before == conditions {
+        return Ok(false);
+    }
+    let status = json!({"conditions": conditions, "observedGeneration": generation});
+    let patch = Patch::Apply(json!({"apiVersion": K::api_version(&()), "kind": kind, "status": status}));
+    match api.patch_status(name, &PatchParams::apply(UNREADABLE_MANAGER).force(), &patch).await {
+        Ok(_) => Ok(true),
+        // It was deleted meanwhile.
+        Err(kube::Error::Api(refused)) if refused.code == 404 => Ok(false),
+        Err(source) => Err(ApplyError::Apply { kind, name: name.to_owned(), source: Box::new(source) }),
     }
 }

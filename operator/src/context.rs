@@ -2,28 +2,31 @@
 
 use std::{fmt::Debug, sync::Arc, time::Duration};
 
-use crds::{ModelDeployment, RuntimePool};
+use crds::{ModelDeployment, RuntimePool, condition::REASON_INVALID};
 use k8s_openapi::api::{
     apps::v1::Deployment,
     core::v1::{ObjectReference, Pod},
 };
 use kube::{
     Api, Client, Resource, ResourceExt,
+    api::{ApiResource, DynamicObject},
     core::{DeserializeGuard, NamespaceResourceScope},
     runtime::{
+        controller::Action,
         events::{Event, EventType, Recorder},
         reflector::{ObjectRef, Store},
     },
 };
 
 use crate::{
-    apply::ApplyError,
+    apply::{self, ApplyError},
     autoscaler::Scale,
-    condition::{Fact, Running},
+    condition::{Fact, Facts, Running},
     deletion_cost,
     demand::Board,
     metrics::Metrics,
     pods,
+    watching::Known,
     workload::{OWNER_ANNOTATION, SCALE_ANNOTATION, SafetyChecker},
 };
 
@@ -88,6 +91,8 @@ pub struct Context {
     pub(crate) deployments: Vec<Store<Deployment>>,
     /// Of replicas, wherever they are.
     pub(crate) pods: Vec<Store<Pod>>,
+    /// Of each of these whether it is complete.
+    pub(crate) known: Vec<Known>,
     pub(crate) board: Arc<Board>,
     pub(crate) recorder: Recorder,
     pub(crate) metrics: Metrics,
@@ -100,6 +105,15 @@ impl Debug for Context {
 }
 
 impl Context {
+    /// Waits until everything that there is was seen once. A Deployment that is not known yet would else be taken for none, and all its replicas
+    /// be stopped.
+    pub(crate) async fn know_all(&self) {
+        for known in &self.known {
+            // A watch that has ended brings nothing any more; the program ends then, too.
+            let _ = known.clone().wait_for(|known| *known).await;
+        }
+    }
+
     /// The Deployment of a set, if it is there and belongs to `owner`.
     pub(crate) fn deployment(&self, namespace: &str, name: &str, owner_uid: &str) -> Option<Arc<Deployment>> {
         let key = ObjectRef::<Deployment>::new(name).within(namespace);
@@ -157,6 +171,25 @@ impl Context {
         if let Err(error) = self.recorder.publish(&event, about).await {
             tracing::debug!("an event is lost: {error}");
         }
+    }
+
+    /// Says on an object that it is of a version that this operator does not know, once.
+    pub(crate) async fn tell_unreadable<K>(&self, object: &Guarded<K>, error: &str) -> Result<Action, ReconcileError>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
+    {
+        let (kind, name) = (K::kind(&()), object.name_any());
+        self.count(&kind, "unreadable");
+        tracing::warn!(%kind, name, error, "cannot read this object");
+        let namespace = object.namespace().ok_or(ReconcileError::Incomplete("namespace"))?;
+        let message = format!("this operator cannot read it: {error}; upgrade the operator, or leave out what it does not know");
+        let facts = Facts::refused(REASON_INVALID, message);
+        let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), &namespace, &ApiResource::erase::<K>(&()));
+        // What was told before is not told again: the write itself would bring it here anew.
+        if apply::apply_unreadable::<K>(&api, &name, &facts, object.meta().generation).await? {
+            self.tell(&object.object_ref(&()), "Reconcile", &facts.ready).await;
+        }
+        Ok(Action::await_change())
     }
 
     pub(crate) fn count(&self, kind: &str, result: &str) {

@@ -12,14 +12,12 @@ use std::{error::Error, fmt::Debug, sync::Arc};
 
 use crds::{ModelDeployment, RuntimePool, replica};
 use futures::{Stream, StreamExt};
-use k8s_openapi::api::{apps::v1::Deployment, core::v1::Pod};
 use kube::{
     Api, Client, Resource, ResourceExt,
     runtime::{
-        WatchStreamExt,
         controller::{Action, Controller},
         events::{Recorder, Reporter},
-        reflector::{self, ObjectRef, Store},
+        reflector::{ObjectRef, Store},
         watcher,
     },
 };
@@ -32,6 +30,7 @@ use crate::{
     demand::{self, Board, CHANGES_LIMIT, Concerned},
     metrics::Metrics,
     models, pools,
+    watching::{self, Known, Watched},
     workload::{MANAGER, OWNER_ANNOTATION},
 };
 
@@ -59,17 +58,19 @@ pub async fn run(client: Client, settings: Settings, metrics: Metrics) {
         Some(_) => Api::namespaced(client.clone(), &settings.namespace),
         None => Api::all(client.clone()),
     };
-    let pool_controller = Controller::new(pools_api.clone(), watcher::Config::default());
-    let model_controller = Controller::new(settings.of_models::<Model>(client.clone()), watcher::Config::default());
-    let (pools_store, models_store) = (pool_controller.store(), model_controller.store());
-    let using = models_store.clone();
+    let config = watching::config(&client, &settings.namespace).await;
+    let Watched { store: pools_store, changes: of_pools, known: pools_known } = watching::watch(pools_api.clone(), config.clone(), |_| {});
+    let pool_controller = Controller::for_stream(of_pools, pools_store.clone());
+    let models = watching::watch(settings.of_models::<Model>(client.clone()), config.clone(), |_| {});
+    let (models_store, using) = (models.store.clone(), models.store);
     // A pool that appears or goes changes what is true of the models that name it.
-    let model_controller =
-        model_controller.watches(pools_api, watcher::Config::default(), move |pool| models_of_pool(&using, &pool.name_any()));
+    let model_controller = Controller::for_stream(models.changes, models_store.clone())
+        .watches(pools_api, config.clone(), move |pool| models_of_pool(&using, &pool.name_any()));
 
-    let selected = watcher::Config::default().labels(&replica::selector(replica::REPLICA));
-    let (deployments, of_deployments) = owned::<Deployment>(&client, &settings, &selected);
-    let (pods, of_pods) = owned::<Pod>(&client, &settings, &selected);
+    let selected = config.labels(&replica::selector(replica::REPLICA));
+    let mut known = vec![pools_known, models.known];
+    let (deployments, of_deployments) = owned(&client, &settings, &selected, watching::trim_deployment, &mut known);
+    let (pods, of_pods) = owned(&client, &settings, &selected, watching::trim_pod, &mut known);
     let (concerned_sender, concerned) = mpsc::channel(CHANGES_LIMIT);
     let demand = demand::follow(client.clone(), &settings.namespace, &settings.installation_token, Arc::clone(&board), concerned_sender);
     let recorder = Recorder::new(client.clone(), Reporter { controller: MANAGER.to_owned(), instance: None });
@@ -80,6 +81,7 @@ pub async fn run(client: Client, settings: Settings, metrics: Metrics) {
         pools: pools_store,
         deployments,
         pods,
+        known,
         board,
         recorder,
         metrics,
@@ -103,10 +105,14 @@ pub async fn run(client: Client, settings: Settings, metrics: Metrics) {
     );
 }
 
-type Owned<K> = futures::stream::BoxStream<'static, Result<K, watcher::Error>>;
-
-/// Objects of replicas, wherever they may be.
-fn owned<K>(client: &Client, settings: &Settings, selected: &watcher::Config) -> (Vec<Store<K>>, Owned<K>)
+/// Objects of replicas, wherever they may be. When they are known goes into `known`.
+fn owned<K>(
+    client: &Client,
+    settings: &Settings,
+    selected: &watcher::Config,
+    trim: fn(&mut K),
+    known: &mut Vec<Known>,
+) -> (Vec<Store<K>>, impl Stream<Item = Result<K, watcher::Error>> + use<K>)
 where
     K: Resource<DynamicType = (), Scope = kube::core::NamespaceResourceScope> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
 {
@@ -114,15 +120,14 @@ where
     if settings.watched.as_ref().is_some_and(|watched| *watched != settings.namespace) {
         apis.push(Api::namespaced(client.clone(), &settings.namespace));
     }
-    let (stores, streams): (Vec<_>, Vec<_>) = apis
-        .into_iter()
-        .map(|api| {
-            let (store, writer) = reflector::store();
-            let objects = watcher(api, selected.clone()).default_backoff().modify(|object: &mut K| object.managed_fields_mut().clear());
-            (store, reflector::reflector(writer, objects).touched_objects().boxed())
-        })
-        .unzip();
-    (stores, futures::stream::select_all(streams).boxed())
+    let (mut stores, mut changes) = (Vec::new(), Vec::new());
+    for api in apis {
+        let watched = watching::watch(api, selected.clone(), trim);
+        stores.push(watched.store);
+        changes.push(watched.changes);
+        known.push(watched.known);
+    }
+    (stores, futures::stream::select_all(changes))
 }
 
 /// Whose replicas changed is reconciled.

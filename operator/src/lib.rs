@@ -29,4 +29,5 @@ mod quantity;
 pub mod requests;
 pub mod serve;
 mod warm_models;
+mod watching;
 pub mod workload;

@@ -33,15 +33,12 @@ const LAST_USED_INTERVAL_MS: u64 = 60_000;
 pub(crate) async fn reconcile(object: Arc<Guarded<ModelDeployment>>, context: Arc<Context>) -> Result<Action, ReconcileError> {
     let model = match &object.0 {
         Ok(model) => model,
-        Err(invalid) => {
-            context.count("ModelDeployment", "unreadable");
-            tracing::warn!(name = object.name_any(), error = %invalid.error, "cannot read this ModelDeployment");
-            return Ok(Action::await_change());
-        }
+        Err(invalid) => return context.tell_unreadable(object.as_ref(), &invalid.error).await,
     };
     if model.metadata.deletion_timestamp.is_some() {
         return Ok(Action::await_change());
     }
+    context.know_all().await;
     let everybody = context.models.state();
     let others = everybody.iter().filter_map(|other| other.0.as_ref().ok());
     let judged = judge_model(model, others, |pool| has_pool(&context, pool));

@@ -31,15 +31,12 @@ const TARGET_IN_FLIGHT: i32 = 4;
 pub(crate) async fn reconcile(object: Arc<Guarded<RuntimePool>>, context: Arc<Context>) -> Result<Action, ReconcileError> {
     let pool = match &object.0 {
         Ok(pool) => pool,
-        Err(invalid) => {
-            context.count("RuntimePool", "unreadable");
-            tracing::warn!(name = object.name_any(), error = %invalid.error, "cannot read this RuntimePool");
-            return Ok(Action::await_change());
-        }
+        Err(invalid) => return context.tell_unreadable(object.as_ref(), &invalid.error).await,
     };
     if pool.metadata.deletion_timestamp.is_some() {
         return Ok(Action::await_change());
     }
+    context.know_all().await;
     let namespace = pool.namespace().ok_or(ReconcileError::Incomplete("namespace"))?;
     let (facts, running, look_again) = match judge_pool(pool, &context.settings.namespace) {
         Err(refusal) => (Facts::refused(refusal.reason, refusal.message), Running::default(), REFUSED_RECHECK),

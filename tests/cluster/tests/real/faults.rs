@@ -1,6 +1,7 @@
 //! The operator, run in this process against the real API server, ended at each of its writes, and with writes and events that get lost:
 //! whatever happens, the cluster comes to the same state.
 
+mod beginning; // what a new operator does not know yet it leaves alone
 mod interference;
 
 use std::{
@@ -176,7 +177,18 @@ impl Room {
 
     /// An operator whose process ends where the plan says so, and another that takes over.
     async fn operate(&self, space: &Space, interference: &Arc<Interference>) -> anyhow::Result<()> {
-        let settings = Settings {
+        let settings = self.settings();
+        let watched = interference.client(space.cluster().client().await?);
+        tokio::select! {
+            () = controller::run(watched, settings.clone(), Metrics::new()?) => {}
+            () = interference.crashed() => {}
+        }
+        controller::run(space.cluster().client().await?, settings, Metrics::new()?).await;
+        Ok(())
+    }
+
+    fn settings(&self) -> Settings {
+        Settings {
             namespace: self.name.clone(),
             watched: Some(self.name.clone()),
             installation_token: "a token that only this test knows".to_owned(),
@@ -187,14 +199,7 @@ impl Room {
             router_url: "http://router.test".to_owned(),
             import_allow_networks: Vec::new(),
             import_allow_hosts: Vec::new(),
-        };
-        let watched = interference.client(space.cluster().client().await?);
-        tokio::select! {
-            () = controller::run(watched, settings.clone(), Metrics::new()?) => {}
-            () = interference.crashed() => {}
         }
-        controller::run(space.cluster().client().await?, settings, Metrics::new()?).await;
-        Ok(())
     }
 
     async fn apply(&self, space: &Space, objects: &str) -> anyhow::Result<()> {

@@ -1,10 +1,36 @@
+use std::collections::BTreeSet;
+
 use anyhow::Context as _;
-use cluster::Needs;
+use cluster::{Needs, Space};
 use crds::{ModelDeployment, RuntimePool};
 use k8s_openapi::api::apps::v1::Deployment;
 use serde_json::json;
 
 use crate::installation::{condition, dedicated, installed, kill_container, pool_reason, reason, replicas, working};
+
+/// Every object of the namespace, of whatever kind, but for events, which tell of objects and go by themselves.
+async fn objects(space: &Space) -> anyhow::Result<BTreeSet<String>> {
+    let kubectl = async |arguments: &[&str]| space.cluster().kubectl(arguments.iter().copied()).await?.ok();
+    let kinds = kubectl(&["api-resources", "--verbs=list", "--namespaced", "--output=name"]).await?;
+    let kinds: Vec<&str> = kinds.lines().filter(|kind| !kind.starts_with("events")).collect();
+    let found = kubectl(&["get", &kinds.join(","), "--output=name", "--namespace", space.name()]).await?;
+    Ok(found.lines().map(str::to_owned).collect())
+}
+
+#[test]
+fn a_cold_pooled_model_is_its_custom_resource_and_no_other_object() {
+    installed("cold", Needs::Pods, &json!({}), async |space, _| {
+        space.wait_for::<RuntimePool>("default", "asleep", |pool| pool_reason(pool) == "Asleep").await?;
+        let before = objects(space).await?;
+        let cold = "{apiVersion: emulsion.dev/v1alpha1, kind: ModelDeployment, metadata: {name: cold}, spec: {source: {uri: 'file:///models/demo'}, \
+                    family: sd15}}";
+        space.apply(cold).await?;
+        space.wait_for::<ModelDeployment>("cold", "ready", |model| reason(model) == "Available").await?;
+        let after = objects(space).await?;
+        assert_eq!(after.difference(&before).collect::<Vec<_>>(), ["modeldeployment.emulsion.dev/cold"]);
+        Ok(())
+    });
+}
 
 #[test]
 fn from_apply_to_an_image_through_the_service_and_back_to_zero() {
@@ -23,15 +49,27 @@ fn from_apply_to_an_image_through_the_service_and_back_to_zero() {
         let url = answer.body["output"][0].as_str().unwrap_or_default();
         assert!(installation.fetch(url).await?.starts_with(b"\x89PNG"), "{answer:?}");
 
-        // A model of its own: from zero to an image, and back.
-        space.apply(&dedicated("own", "idleAfter: 5s")).await?;
-        space.wait_for::<ModelDeployment>("own", "asleep", |model| reason(model) == "Asleep").await?;
-        installation.draw("own", 4).await?;
-        let asleep = |model: &ModelDeployment| {
-            let status = model.status.clone().unwrap_or_default();
-            reason(model) == "Asleep" && status.replicas == Some(0) && status.last_used.is_some()
-        };
-        space.wait_for::<ModelDeployment>("own", "asleep again, and says that it was used", asleep).await?;
+        // A model of its own: from zero to an image, and back, while the pool serves.
+        installation
+            .under_load(async {
+                space.apply(&dedicated("own", "idleAfter: 5s")).await?;
+                space.wait_for::<ModelDeployment>("own", "asleep", |model| reason(model) == "Asleep").await?;
+                installation.draw("own", 4).await?;
+                let asleep = |model: &ModelDeployment| {
+                    let status = model.status.clone().unwrap_or_default();
+                    reason(model) == "Asleep" && status.replicas == Some(0) && status.last_used.is_some()
+                };
+                space.wait_for::<ModelDeployment>("own", "asleep again, and says that it was used", asleep).await
+            })
+            .await?;
+        let shown = space.cluster().kubectl(["get", "modeldeployments", "--namespace", space.name()]).await?.ok()?;
+        for column in ["FAMILY", "REPLICAS", "READY", "REASON", "LAST USED"] {
+            assert!(shown.lines().next().is_some_and(|header| header.contains(column)), "{column}: {shown}");
+        }
+        let own = shown.lines().find(|line| line.starts_with("own ")).unwrap_or_default();
+        let [_, family, replicas, ready, reason, used, _] = own.split_whitespace().collect::<Vec<_>>()[..] else { panic!("{shown}") };
+        assert_eq!((family, replicas, ready, reason), ("sd15", "0", "True", "Asleep"), "{shown}");
+        assert!(used.starts_with(|first: char| first.is_ascii_digit()), "{shown}");
         space.wait_for::<RuntimePool>("default", "asleep again", |pool| pool_reason(pool) == "Asleep").await?;
 
         // Without its custom resource nothing of it stays.
@@ -128,7 +166,8 @@ fn what_is_invalid_is_refused_and_what_cannot_work_says_why_and_heals() {
 
 #[test]
 fn external_scaling_is_obeyed_and_what_others_change_is_repaired() {
-    installed("scaling", Needs::Pods, &json!({}), async |space, installation| {
+    let patient = json!({"pools": {"default": {"maxReplicas": 3, "idleAfter": "10m"}}});
+    installed("scaling", Needs::Pods, &patient, async |space, installation| {
         // The scale subresource decides in mode External, and the operator keeps its hands off.
         space.apply(&dedicated("scaled", "mode: External, maxReplicas: 2, replicas: 0")).await?;
         space.wait_for::<ModelDeployment>("scaled", "at zero", |model| reason(model) == "ScaledToZero").await?;
@@ -137,13 +176,9 @@ fn external_scaling_is_obeyed_and_what_others_change_is_repaired() {
         installation.draw("scaled", 2).await?;
         space.cluster().kubectl(["scale", "modeldeployment/scaled", "--replicas=0", "--namespace", space.name()]).await?.ok()?;
         space.wait_for::<ModelDeployment>("scaled", "at zero again", |model| reason(model) == "ScaledToZero").await?;
-        // What somebody changes in the operator's objects is repaired.
+        // What somebody changes in the operator's objects is repaired, though the pool may have as many replicas.
         space.cluster().kubectl(["scale", "deployment/emulsion-pool-default", "--replicas=3", "--namespace", space.name()]).await?.ok()?;
-        space
-            .wait_for::<Deployment>("emulsion-pool-default", "repaired", |deployment| {
-                deployment.spec.replicas.is_some_and(|replicas| replicas <= 1)
-            })
-            .await?;
+        space.wait_for::<Deployment>("emulsion-pool-default", "repaired", |deployment| deployment.spec.replicas == Some(0)).await?;
         Ok(())
     });
 }

@@ -29,6 +29,8 @@ const REFUSED_WRITES: u32 = 5;
 const LOST_EVENTS: u32 = 20;
 /// Watches that are cut in one run. The watchers wait longer after each, up to half a minute: without an end no run would end.
 const MOST_CUTS: usize = 4;
+/// How much later than everything else Deployments become known.
+const LATE: Duration = Duration::from_secs(2);
 /// How stale a watch may be.
 const LONGEST_DELAY_MS: u64 = 300;
 
@@ -39,6 +41,8 @@ pub(super) enum Plan {
     Watch,
     /// It ends at its n-th write, counted from 1: before the API server gets it, or after it was carried out.
     Crash { at: usize, carried_out: bool },
+    /// It learns last which Deployments there are.
+    LateDeployments,
     /// Writes and events are lost and late.
     Chaos { seed: u64 },
 }
@@ -91,6 +95,9 @@ impl Interference {
     }
 
     async fn pass(self: Arc<Self>, inner: Client, request: Request<Body>) -> Result<Answer, Error> {
+        if matches!(self.plan, Plan::LateDeployments) && request.method() == Method::GET && request.uri().path().ends_with("/deployments") {
+            tokio::time::sleep(LATE).await;
+        }
         let is_watch = request.uri().query().is_some_and(|query| query.contains("watch="));
         match self.fate(request.method()) {
             Fate::Pass => {}
