@@ -1,7 +1,7 @@
 //! What is declared: models, plans and pools, by name. The source is a folder of YAML or a cluster. It knows no requests, no
 //! replicas that run and no keys.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -13,6 +13,7 @@ use crds::{ModelDeployment, RuntimePoolSpec, TenantPlanSpec};
 use tokio::sync::watch;
 
 use crate::replicas::{ReplicaSet, SetKey};
+use crate::sha256_name::Sha256Name;
 
 mod cluster;
 mod folder;
@@ -44,6 +45,10 @@ pub struct Snapshot {
     pub pool_namespace: String,
     /// What was declared and cannot be used, for people.
     pub problems: Vec<String>,
+    /// Content that objects name which are no models here, such as those whose id belongs to another.
+    pub other_content: BTreeSet<String>,
+    /// An object could not be read at all: what content it names is not known.
+    pub has_unreadable: bool,
 }
 
 /// A model that callers may name: a checkpoint, or what is used together with one.
@@ -142,6 +147,16 @@ impl Model {
 }
 
 impl Snapshot {
+    /// The manifests of everything that is declared; `None` where that is not known.
+    pub fn used_content(&self) -> Option<BTreeSet<Sha256Name>> {
+        let digest = |model: &Arc<Model>| match &model.weights {
+            Ok(Weights::Content { digest }) => Some(digest.clone()),
+            _ => None,
+        };
+        let named = self.models.values().filter_map(digest).chain(self.other_content.iter().cloned());
+        (!self.has_unreadable).then(|| named.filter_map(|digest| Sha256Name::parse(&digest)).collect())
+    }
+
     /// The model, if there is one by that id that the tenant may see.
     pub fn model(&self, model_id: &str, tenant_name: &str) -> Option<&Arc<Model>> {
         self.models.get(model_id).filter(|model| model.is_visible_to(tenant_name))

@@ -52,6 +52,7 @@ pub async fn serve(options: Serve) -> Result<(), ClusterError> {
         has_safety_checker: options.has_safety_checker,
         calls: options.calls,
         input_options: options.inputs,
+        content_options: options.content,
     })
     .await?;
     let told = demand::routes(Arc::clone(house.service.demand()), pods, &options.installation_token).merge(import_routes);

@@ -66,6 +66,16 @@ pub struct Local {
     pub inputs: Inputs,
     #[command(flatten)]
     pub imports: Imports,
+    #[command(flatten)]
+    pub content: ContentOptions,
+}
+
+/// How imported weights are kept.
+#[derive(Clone, Debug, Args)]
+pub struct ContentOptions {
+    /// How long imported weights are kept that no model names any more: one that comes back until then needs no import.
+    #[arg(long, env = "EMULSION_CONTENT_RETENTION", default_value = "168h", value_parser = duration)]
+    pub content_retention: Duration,
 }
 
 /// How weights that are elsewhere come in.
@@ -119,6 +129,8 @@ pub struct Serve {
     pub calls: Calls,
     #[command(flatten)]
     pub inputs: Inputs,
+    #[command(flatten)]
+    pub content: ContentOptions,
 }
 
 impl std::fmt::Debug for Serve {

@@ -23,12 +23,16 @@ use crate::s3::S3Error;
 use crate::sha256_name::Sha256Name;
 use crate::signature;
 
+mod collection;
+#[cfg(test)]
+mod collection_contract;
 #[cfg(test)]
 mod contract;
 mod folder;
 pub(crate) mod routes;
 mod s3;
 
+pub use collection::Collected;
 pub use folder::FolderContent;
 pub use routes::{folder_routes, listing_routes};
 pub use s3::S3Content;
@@ -39,6 +43,8 @@ const PUT_LIFETIME: Duration = Duration::from_secs(15 * 60);
 const GET_LIFETIME: Duration = Duration::from_secs(60 * 60);
 /// Chunks that are looked for at once.
 const LOOKS_AT_ONCE: usize = 16;
+/// Objects of one listing; what is beyond them waits for another round.
+const LISTED_LIMIT: usize = 200_000;
 /// Keeps the signatures for reading listings apart from all others of the secret.
 const LISTING: &[u8] = b"content listing\0";
 
@@ -100,6 +106,66 @@ pub enum Document {
     Import(Sha256Name),
 }
 
+/// What can be out of use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Object {
+    Chunk(Sha256Name),
+    Manifest(Sha256Name),
+}
+
+/// Where an object is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// Where everybody looks.
+    Used,
+    /// Out of use, and there for who asks for it by name.
+    Discarded,
+}
+
+/// Objects that are listed together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Those whose name begins with this hexadecimal digit: no listing grows without end.
+    Chunks {
+        first_digit: u8,
+    },
+    Manifests,
+}
+
+impl Object {
+    pub(crate) fn kind(self) -> Kind {
+        match self {
+            Self::Chunk(name) => Kind::Chunks { first_digit: name.bytes()[0] >> 4 },
+            Self::Manifest(_) => Kind::Manifests,
+        }
+    }
+
+    pub fn name(&self) -> &Sha256Name {
+        match self {
+            Self::Chunk(name) | Self::Manifest(name) => name,
+        }
+    }
+}
+
+impl Kind {
+    pub(crate) fn object(self, name: Sha256Name) -> Object {
+        match self {
+            Self::Chunks { .. } => Object::Chunk(name),
+            Self::Manifests => Object::Manifest(name),
+        }
+    }
+}
+
+/// An object in a listing.
+#[derive(Clone, Debug)]
+pub struct Listed {
+    pub object: Object,
+    /// When it came to where it is.
+    pub modified: SystemTime,
+    /// What the store calls it there. An object that is discarded again has another name than before.
+    pub(crate) path: String,
+}
+
 /// Keeps chunks and documents. URLs may be relative: they are then meant from where whoever got them asked.
 #[async_trait]
 pub trait ContentStore: Send + Sync + Debug {
@@ -113,6 +179,14 @@ pub trait ContentStore: Send + Sync + Debug {
     async fn read(&self, document: Document) -> Result<Option<Bytes>, ContentError>;
     /// Puts a document, whether one is there or not. Durable when it returns.
     async fn write(&self, document: Document, bytes: Bytes) -> Result<(), ContentError>;
+    /// At most [`LISTED_LIMIT`] objects.
+    async fn list(&self, place: Place, kind: Kind) -> Result<Vec<Listed>, ContentError>;
+    /// Takes an object out of use; what is not there is out of use.
+    async fn discard(&self, object: Object) -> Result<(), ContentError>;
+    /// Takes an object into use again; whether it was there.
+    async fn restore(&self, object: Object) -> Result<bool, ContentError>;
+    /// Removes what was listed as out of use, and nothing that came there since.
+    async fn forget(&self, listed: &Listed) -> Result<(), ContentError>;
 }
 
 /// The store, and what is to be known about what is in it.
@@ -161,7 +235,7 @@ impl Content {
         let chunks = asked.chunks.iter().map(|asked| chunk(&asked.sha256, asked.bytes)).collect::<Result<Vec<_>, _>>()?;
         let expires = SystemTime::now() + PUT_LIFETIME;
         let place = async |chunk| {
-            if self.store.has(chunk).await? {
+            if self.has(chunk).await? {
                 return Ok(ChunkPlace { put_url: None, headers: Vec::new() });
             }
             self.store.place(chunk, expires).await
@@ -174,27 +248,53 @@ impl Content {
         let manifest: ContentManifest = serde_json::from_slice(&bytes)?;
         manifest.check()?;
         let chunks: Vec<Chunk> = manifest.chunks().into_iter().filter_map(|(sha256, bytes)| chunk(sha256, bytes)).collect();
-        let look = async |chunk: Chunk| match self.store.has(chunk).await {
+        self.look_for(&chunks).await?;
+        let name = Sha256Name::of(&bytes);
+        self.store.write(Document::Manifest(name), bytes).await?;
+        // What was discarded before the manifest could be seen is in use again after this.
+        self.look_for(&chunks).await?;
+        Ok(Published { digest: name.text() })
+    }
+
+    /// Whether the chunk is there, also if it was out of use.
+    async fn has(&self, chunk: Chunk) -> Result<bool, ContentError> {
+        Ok(self.store.has(chunk).await? || self.store.restore(Object::Chunk(chunk.name)).await? && self.store.has(chunk).await?)
+    }
+
+    async fn look_for(&self, chunks: &[Chunk]) -> Result<(), ContentError> {
+        let look = async |chunk: Chunk| match self.has(chunk).await {
             Ok(true) => Ok(()),
             Ok(false) => Err(ContentError::ChunkMissing { chunk: chunk.name.text() }),
             Err(error) => Err(error),
         };
-        futures::stream::iter(chunks).map(look).buffer_unordered(LOOKS_AT_ONCE).try_collect::<()>().await?;
-        let name = Sha256Name::of(&bytes);
-        self.store.write(Document::Manifest(name), bytes).await?;
-        Ok(Published { digest: name.text() })
+        futures::stream::iter(chunks.iter().copied()).map(look).buffer_unordered(LOOKS_AT_ONCE).try_collect::<()>().await
+    }
+
+    /// The manifest's bytes, also if it was out of use.
+    async fn read_manifest(&self, digest: Sha256Name) -> Result<Option<Bytes>, ContentError> {
+        if let Some(bytes) = self.store.read(Document::Manifest(digest)).await? {
+            return Ok(Some(bytes));
+        }
+        if !self.store.restore(Object::Manifest(digest)).await? {
+            return Ok(None);
+        }
+        self.store.read(Document::Manifest(digest)).await
     }
 
     /// The manifest, or `None` where there is none of that digest.
     pub async fn manifest(&self, digest: Sha256Name) -> Result<Option<ContentManifest>, ContentError> {
-        let bytes = self.store.read(Document::Manifest(digest)).await?;
+        let bytes = self.read_manifest(digest).await?;
         Ok(bytes.map(|bytes| serde_json::from_slice(&bytes)).transpose()?)
     }
 
-    /// The manifest and where its chunks are now.
-    pub async fn listing(&self, digest: Sha256Name) -> Result<Option<ContentListing>, ContentError> {
-        let Some(bytes) = self.store.read(Document::Manifest(digest)).await? else { return Ok(None) };
+    /// The manifest and where its chunks are now. `look` for who did not find them there: chunks that were out of use are not any more then.
+    pub async fn listing(&self, digest: Sha256Name, look: bool) -> Result<Option<ContentListing>, ContentError> {
+        let Some(bytes) = self.read_manifest(digest).await? else { return Ok(None) };
         let manifest: ContentManifest = serde_json::from_slice(&bytes)?;
+        if look {
+            let chunks: Vec<Chunk> = manifest.chunks().into_iter().filter_map(|(sha256, bytes)| chunk(sha256, bytes)).collect();
+            self.look_for(&chunks).await?;
+        }
         let expires = SystemTime::now() + GET_LIFETIME;
         let mut chunk_urls = Vec::with_capacity(manifest.files.len());
         for file in &manifest.files {

@@ -80,6 +80,7 @@ pub async fn serve(options: Local) -> Result<(), LocalError> {
         has_safety_checker,
         calls: options.calls,
         input_options: options.inputs,
+        content_options: options.content,
     })
     .await?;
     let key = local_key::load_or_create(&options.folders.storage.data_dir, kept.store.as_ref(), &catalog.current()).await?;

@@ -242,6 +242,16 @@ impl Bucket {
         put.body(ByteStream::from(bytes)).send().await.map(|_| ()).map_err(|error| failed("write an object", error))
     }
 
+    /// Copies an object within the bucket; whether it was there. Durable when it returns.
+    pub async fn copy(&self, from: &str, to: &str) -> Result<bool, S3Error> {
+        let source = format!("{}/{}", self.url.bucket, self.key(from));
+        match self.client.copy_object().bucket(&self.url.bucket).key(self.key(to)).copy_source(source).send().await {
+            Ok(_) => Ok(true),
+            Err(error) if is_missing(&error) => Ok(false),
+            Err(error) => Err(failed("copy an object", error)),
+        }
+    }
+
     /// Removes an object; one that is not there is removed already.
     pub async fn remove(&self, path: &str) -> Result<(), S3Error> {
         match self.client.delete_object().bucket(&self.url.bucket).key(self.key(path)).send().await {

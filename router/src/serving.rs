@@ -5,14 +5,15 @@ use std::future::IntoFuture;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 
 use crate::catalog::Catalog;
-use crate::command::{Calls, Inputs, Storage};
+use crate::command::{Calls, ContentOptions, Inputs, Storage};
+use crate::content::{Collected, Content};
 use crate::dispatch::{DispatchSettings, Dispatcher};
 use crate::edge;
 use crate::inputs::Fetcher;
@@ -28,6 +29,9 @@ use crate::store::{Store, StoreError};
 
 /// Answers that are being written when the router stops may take this long.
 const CLOSE_LIMIT: Duration = Duration::from_secs(3);
+
+/// Between two looks for content that is not in use.
+const COLLECTION_INTERVAL: Duration = Duration::from_secs(6 * 3600);
 
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
@@ -82,6 +86,7 @@ pub(crate) struct Parts {
     pub(crate) has_safety_checker: bool,
     pub(crate) calls: Calls,
     pub(crate) input_options: Inputs,
+    pub(crate) content_options: ContentOptions,
 }
 
 /// A house that may serve.
@@ -93,18 +98,37 @@ pub(crate) struct House {
     shutdown_delay: Duration,
     drain: Duration,
     input_retention: Duration,
+    content_retention: Duration,
+    catalog: Arc<dyn Catalog>,
+}
+
+/// Gives back the space of content that no model names, for as long as it is polled.
+async fn keep_content(content: Content, catalog: Arc<dyn Catalog>, retention: Duration) {
+    let mut rounds = tokio::time::interval(COLLECTION_INTERVAL);
+    loop {
+        rounds.tick().await;
+        let Some(used) = catalog.current().used_content() else {
+            tracing::warn!("no content is removed while an object cannot be read: nobody knows what it names");
+            continue;
+        };
+        match content.collect(&used, retention, SystemTime::now()).await {
+            Ok(collected) if collected == Collected::default() => {}
+            Ok(Collected { discarded, restored, removed }) => tracing::info!(discarded, restored, removed, "content was looked through"),
+            Err(error) => tracing::error!("content that is not in use was not removed: {error}"),
+        }
+    }
 }
 
 impl House {
     pub(crate) async fn build(parts: Parts) -> Result<Self, ServeError> {
-        let Parts { kept, catalog, replicas, metrics, store_base, has_safety_checker, calls, input_options } = parts;
+        let Parts { kept, catalog, replicas, metrics, store_base, has_safety_checker, calls, input_options, content_options } = parts;
         let dispatcher = Dispatcher::new(
             DispatchSettings { hold_deadline: calls.hold_deadline, store_base, content: kept.objects.content.links().clone() },
             Arc::clone(&kept.store),
             Arc::clone(&kept.objects.outputs),
             Arc::clone(&kept.objects.inputs),
             Arc::clone(&replicas),
-            catalog,
+            Arc::clone(&catalog),
             metrics,
         )?;
         let settings = Settings {
@@ -118,16 +142,18 @@ impl House {
         let service = Service::new(settings, dispatcher, Fetcher::new(input_options.address_rules()));
         service.announce().await?;
         let Calls { shutdown_delay, drain, .. } = calls;
-        Ok(Self { service, kept, replicas, shutdown_delay, drain, input_retention: input_options.input_retention })
+        let (input_retention, content_retention) = (input_options.input_retention, content_options.content_retention);
+        Ok(Self { service, kept, replicas, shutdown_delay, drain, input_retention, content_retention, catalog })
     }
 
     /// Serves until the signal comes; a second one ends what is not finished.
     pub(crate) async fn serve(self, listener: TcpListener, mut stop: StopSignals) -> Result<(), ServeError> {
-        let Self { service, kept, replicas, shutdown_delay, drain, input_retention } = self;
+        let Self { service, kept, replicas, shutdown_delay, drain, input_retention, content_retention, catalog } = self;
         tokio::spawn(service.clone().keep_alive());
         tokio::spawn(service.clone().keep_inputs(input_retention));
         tokio::spawn(service.clone().keep_retention());
         tokio::spawn(service.clone().keep_models_warm());
+        tokio::spawn(keep_content(kept.objects.content.clone(), catalog, content_retention));
         let (close, closing) = oneshot::channel::<()>();
         let app = edge::router(service.clone(), kept.objects.routes);
         let server = axum::serve(listener, app).with_graceful_shutdown(async move {

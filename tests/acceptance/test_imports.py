@@ -6,6 +6,7 @@ import pathlib
 import shutil
 import signal
 import subprocess
+import time
 
 import pytest
 from safetensors.torch import load_file, save
@@ -343,6 +344,37 @@ def test_a_replica_that_dies_while_it_fetches_spoils_nothing(house_with, hub):
     again, cold = drawn(house, key)
     assert same_pixels(png, again)
     assert cold["weights_from"] == "content_store"
+
+
+def test_weights_that_no_model_names_are_there_for_one_that_comes_back(house_with, hub):
+    house = house_with()
+    key = house.key()
+    png, _ = drawn(house, key)
+    house.stop()
+    manifest = house.manifests / "imported.yaml"
+    declared = manifest.read_text()
+    manifest.unlink()
+    content = house.data / "content"
+    before = time.time() - 2 * 24 * 3600
+    for file in content.rglob("*"):
+        os.utime(file, (before, before))
+
+    house.start()
+    # Wherever it is by now.
+    house.kill()
+    house.start()
+    in_use = lambda: documents(house, "manifests") + list((content / "chunks").glob("*/*"))
+    eventually(f"what nobody names is out of use (the router's log: {house.log})", lambda: not in_use(), IMPORT_SECONDS)
+    assert len(list((content / "discarded" / "chunks").glob("*/*"))) > 10
+
+    house.stop()
+    shutil.rmtree(house.data / "content-cache")
+    manifest.write_text(declared)
+    asked = len(hub.requests)
+    house.start()
+    again, cold = drawn(house, key)
+    assert same_pixels(png, again) and cold["weights_from"] == "content_store"
+    assert len(hub.requests) == asked, "it was fetched again"
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount")

@@ -116,7 +116,9 @@ impl ClusterCatalog {
         }
         self.current.send_if_modified(|current| {
             let is_other = current.models != next.models || current.plans != next.plans || current.pools != next.pools;
-            if is_other || current.problems != next.problems || current.pool_namespace != next.pool_namespace {
+            let is_told_otherwise = current.problems != next.problems || current.pool_namespace != next.pool_namespace;
+            let is_content_other = current.other_content != next.other_content || current.has_unreadable != next.has_unreadable;
+            if is_other || is_told_otherwise || is_content_other {
                 tracing::debug!(models = next.models.len(), plans = next.plans.len(), pools = next.pools.len(), "the catalog changed");
                 *current = Arc::new(next);
                 return true;
@@ -188,6 +190,12 @@ impl Assembly {
         for object in objects {
             let uid = object.uid().unwrap_or_default();
             let known = self.read.remove(&uid).filter(|known| known.resource_version == object.resource_version());
+            match &object.0 {
+                Ok(deployment) => snapshot
+                    .other_content
+                    .extend(deployment.status.iter().filter_map(|status| Some(status.imported.as_ref()?.content.clone()))),
+                Err(_) => snapshot.has_unreadable = true,
+            }
             let entry = known.unwrap_or_else(|| Read { resource_version: object.resource_version(), model: read_model(object) });
             match (&entry.model, &object.0) {
                 (Ok(model), Ok(deployment)) => claims.push((deployment.seniority(), Arc::clone(model))),
@@ -289,6 +297,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::sha256_name::Sha256Name;
 
     fn objects<K: DeserializeOwned>(values: &[Value]) -> Vec<Arc<Guarded<K>>>
     where
@@ -383,6 +392,20 @@ mod tests {
         assert_eq!(snapshot.models["coming"].weights, Err("404".to_owned()));
         assert_eq!(snapshot.models["there"].weights, Ok(Weights::Content { digest: "d".to_owned() }));
         assert_eq!(snapshot.models["there"].family, Some(crds::model_deployment::Family::Sdxl));
+    }
+
+    #[test]
+    fn content_is_in_use_also_where_its_model_is_not() {
+        let with_content = |name: &str, created: &str, digit: &str| {
+            let mut model = model(name, created, "1", &json!({"modelId": "shared", "source": {"uri": "hf://acme/sdxl"}}));
+            model["status"] = json!({"imported": {"source": "x", "content": digit.repeat(64), "sha256": "s", "bytes": 1}});
+            model
+        };
+        let objects = [with_content("first", OLD, "a"), with_content("second", NEW, "b")];
+        let used = assembled(&mut assembly(), &objects).used_content().unwrap();
+        assert_eq!(used.iter().map(Sha256Name::text).collect::<Vec<_>>(), ["a".repeat(64), "b".repeat(64)]);
+        let unreadable = model("later", OLD, "1", &json!({"source": 7}));
+        assert_eq!(assembled(&mut assembly(), &[objects[0].clone(), unreadable]).used_content(), None, "nobody knows what it names");
     }
 
     #[test]

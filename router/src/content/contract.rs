@@ -16,16 +16,16 @@ use crate::s3;
 use crate::sha256_name::Sha256Name;
 
 /// A store and how its URLs are reached.
-struct Stage {
-    content: Content,
-    routes: Router,
+pub(super) struct Stage {
+    pub(super) content: Content,
+    pub(super) routes: Router,
 }
 
-fn secret() -> Secret {
+pub(super) fn secret() -> Secret {
     Secret::from_bytes([7; 32])
 }
 
-fn in_folder(folder: &std::path::Path) -> Stage {
+pub(super) fn in_folder(folder: &std::path::Path) -> Stage {
     let store = Arc::new(FolderContent::open(folder, secret()).unwrap());
     let content = Content::new(Arc::clone(&store) as _, secret());
     let routes = folder_routes(store).merge(listing_routes(content.clone()));
@@ -33,7 +33,7 @@ fn in_folder(folder: &std::path::Path) -> Stage {
 }
 
 impl Stage {
-    async fn send(&self, method: Method, url: &str, headers: &[(String, String)], body: Bytes) -> (StatusCode, Bytes) {
+    pub(super) async fn send(&self, method: Method, url: &str, headers: &[(String, String)], body: Bytes) -> (StatusCode, Bytes) {
         if url.starts_with("http://") {
             let mut request = reqwest::Client::builder().no_proxy().build().unwrap().request(method, url).body(body);
             for (name, value) in headers {
@@ -47,12 +47,12 @@ impl Stage {
         (answer.status(), to_bytes(answer.into_body(), 1 << 30).await.unwrap())
     }
 
-    async fn place(&self, bytes: &Bytes) -> ChunkPlace {
+    pub(super) async fn place(&self, bytes: &Bytes) -> ChunkPlace {
         let asked = ChunkAsked { sha256: Sha256Name::of(bytes).text(), bytes: bytes.len() as u64 };
         self.content.places(&ChunksAsked { chunks: vec![asked] }).await.unwrap().remove(0)
     }
 
-    async fn put(&self, place: &ChunkPlace, bytes: Bytes) -> StatusCode {
+    pub(super) async fn put(&self, place: &ChunkPlace, bytes: Bytes) -> StatusCode {
         self.send(Method::PUT, place.put_url.as_ref().unwrap(), &place.headers, bytes).await.0
     }
 }
@@ -64,7 +64,7 @@ fn file() -> Bytes {
     bytes.into()
 }
 
-fn manifest(file: &Bytes) -> Bytes {
+pub(super) fn manifest(file: &Bytes) -> Bytes {
     let chunks = file.chunks(CHUNK_BYTES as usize).map(|chunk| Sha256Name::of(chunk).text()).collect();
     let sha256 = Sha256Name::of(file).text();
     let name = "model.safetensors".to_owned();
@@ -90,7 +90,7 @@ async fn keeps_the_contract(stage: &Stage) {
         panic!("half an import is visible")
     };
     assert_eq!(chunk, Sha256Name::of(&chunks[1]).text());
-    assert_eq!(stage.content.listing(digest).await.unwrap(), None);
+    assert_eq!(stage.content.listing(digest, false).await.unwrap(), None);
     assert!(stage.put(&stage.place(&chunks[1]).await, chunks[1].clone()).await.is_success());
     assert_eq!(stage.content.publish(manifest.clone()).await.unwrap().digest, digest.text());
     assert_eq!(stage.content.publish(manifest.clone()).await.unwrap().digest, digest.text(), "it may be published again");
@@ -155,7 +155,7 @@ async fn a_folder_keeps_the_contract() {
     all(&in_folder(folder.path())).await;
     let reopened = in_folder(folder.path());
     let digest = Sha256Name::of(&manifest(&file()));
-    assert!(reopened.content.listing(digest).await.unwrap().is_some(), "it outlives its process");
+    assert!(reopened.content.listing(digest, false).await.unwrap().is_some(), "it outlives its process");
     assert_eq!(std::fs::read_dir(folder.path().join("unfinished")).unwrap().count(), 0);
 }
 

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use runtime_api::ChunkPlace;
 use uuid::Uuid;
 
-use super::{Chunk, ContentError, ContentStore, Document};
+use super::{Chunk, ContentError, ContentStore, Document, Kind, LISTED_LIMIT, Listed, Object, Place};
 use crate::outputs::Secret;
 use crate::sha256_name::Sha256Name;
 use crate::signature;
@@ -21,6 +21,8 @@ const READING: &[u8] = b"content chunk get\0";
 const PUTTING: &[u8] = b"content chunk put\0";
 /// Files that are being written; what is left in here belongs to nobody after a start.
 const UNFINISHED_FOLDER: &str = "unfinished";
+/// What is out of use, below it as in the folder itself.
+const DISCARDED_FOLDER: &str = "discarded";
 
 /// Keeps content below one folder that no other process writes to.
 #[derive(Debug)]
@@ -49,13 +51,18 @@ impl FolderContent {
         signature::is_good(&self.secret, PUTTING, name.bytes(), expires, signature, SystemTime::now())
     }
 
-    /// The chunk, to be read as it is sent; `None` while it is not there.
+    /// The chunk, to be read as it is sent, also if it was out of use; `None` while it is not there.
     pub(super) async fn open_chunk(&self, name: &Sha256Name) -> Result<Option<(tokio::fs::File, u64)>, ContentError> {
-        let file = match tokio::fs::File::open(self.chunk_path(name)).await {
-            Ok(file) => file,
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(ContentError::Read(error)),
+        let open = async || match tokio::fs::File::open(self.chunk_path(name)).await {
+            Ok(file) => Ok(Some(file)),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(ContentError::Read(error)),
         };
+        let mut opened = open().await?;
+        if opened.is_none() && self.restore(Object::Chunk(*name)).await? {
+            opened = open().await?;
+        }
+        let Some(file) = opened else { return Ok(None) };
         let bytes = file.metadata().await.map_err(ContentError::Read)?.len();
         Ok(Some((file, bytes)))
     }
@@ -86,9 +93,61 @@ impl FolderContent {
         }
     }
 
+    fn object_path(&self, place: Place, object: Object) -> PathBuf {
+        let name = match object {
+            Object::Chunk(name) => format!("{}/{}", &name.text()[..2], name.text()),
+            Object::Manifest(name) => format!("{}.json", name.text()),
+        };
+        self.kind_folder(place, matches!(object, Object::Chunk(_))).join(name)
+    }
+
+    fn kind_folder(&self, place: Place, is_chunks: bool) -> PathBuf {
+        let folder = match place {
+            Place::Used => self.folder.to_path_buf(),
+            Place::Discarded => self.folder.join(DISCARDED_FOLDER),
+        };
+        folder.join(if is_chunks { "chunks" } else { "manifests" })
+    }
+
+    /// From one place to the other, in one step; whether it was there.
+    async fn carry(&self, object: Object, from: Place, to: Place) -> Result<bool, ContentError> {
+        let (from, to) = (self.object_path(from, object), self.object_path(to, object));
+        let carried = tokio::task::spawn_blocking(move || match carry(&from, &to) {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(ContentError::Write(error)),
+        });
+        carried.await.map_err(|error| ContentError::Write(std::io::Error::other(error)))?
+    }
+
     fn temporary(&self) -> PathBuf {
         self.folder.join(UNFINISHED_FOLDER).join(Uuid::now_v7().simple().to_string())
     }
+}
+
+fn carry(from: &Path, to: &Path) -> std::io::Result<()> {
+    // Its age there counts from now on.
+    File::options().write(true).open(from)?.set_modified(SystemTime::now())?;
+    std::fs::create_dir_all(to.parent().unwrap_or(to))?;
+    std::fs::rename(from, to)
+}
+
+fn listed(folder: &Path, kind: Kind, found: &mut Vec<Listed>) -> std::io::Result<()> {
+    let entries = match std::fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    for entry in entries.take(LISTED_LIMIT.saturating_sub(found.len())) {
+        let entry = entry?;
+        let name = entry.file_name();
+        let name = name.to_str().and_then(|name| Sha256Name::parse(name.strip_suffix(".json").unwrap_or(name)));
+        // What goes while it is looked at is not there.
+        if let (Some(name), Ok(metadata)) = (name, entry.metadata()) {
+            found.push(Listed { object: kind.object(name), modified: metadata.modified()?, path: String::new() });
+        }
+    }
+    Ok(())
 }
 
 /// Writes beside the target and moves it there: nobody ever sees a part of it, also not after the machine has failed.
@@ -145,5 +204,36 @@ impl ContentStore for FolderContent {
         let (target, temporary) = (self.document_path(document), self.temporary());
         let written = tokio::task::spawn_blocking(move || write_whole(&temporary, &target, &bytes));
         written.await.map_err(|error| ContentError::Write(std::io::Error::other(error)))?
+    }
+
+    async fn list(&self, place: Place, kind: Kind) -> Result<Vec<Listed>, ContentError> {
+        let folders = match kind {
+            Kind::Chunks { first_digit } => {
+                (0..16).map(|second| self.kind_folder(place, true).join(format!("{first_digit:x}{second:x}"))).collect()
+            }
+            Kind::Manifests => vec![self.kind_folder(place, false)],
+        };
+        let listed = tokio::task::spawn_blocking(move || {
+            let mut found = Vec::new();
+            folders.iter().try_for_each(|folder| listed(folder, kind, &mut found)).map(|()| found)
+        })
+        .await;
+        listed.unwrap_or_else(|error| Err(std::io::Error::other(error))).map_err(ContentError::Read)
+    }
+
+    async fn discard(&self, object: Object) -> Result<(), ContentError> {
+        self.carry(object, Place::Used, Place::Discarded).await.map(drop)
+    }
+
+    async fn restore(&self, object: Object) -> Result<bool, ContentError> {
+        self.carry(object, Place::Discarded, Place::Used).await
+    }
+
+    /// One name will do: nobody else moves what is in this folder.
+    async fn forget(&self, listed: &Listed) -> Result<(), ContentError> {
+        match tokio::fs::remove_file(self.object_path(Place::Discarded, listed.object)).await {
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(ContentError::Write(error)),
+            _ => Ok(()),
+        }
     }
 }

@@ -33,6 +33,13 @@ struct Signed {
     signature: Option<String>,
 }
 
+/// Of a replica that did not find a chunk where the listing said.
+#[derive(Deserialize)]
+struct Looking {
+    #[serde(default)]
+    look: bool,
+}
+
 /// GET of listings.
 pub fn listing_routes(content: Content) -> Router {
     Router::new().route("/content/manifests/{digest}", get(get_listing)).with_state(content)
@@ -54,10 +61,12 @@ async fn get_listing(
     State(content): State<Content>,
     Path(digest): Path<String>,
     signed: Result<Query<Signed>, QueryRejection>,
+    looking: Result<Query<Looking>, QueryRejection>,
 ) -> Response {
     let allow = |expires, signature: &str| content.links().allow(&digest, expires, signature);
     let (Some(name), true) = (Sha256Name::parse(&digest), is_good(signed, allow)) else { return forbidden() };
-    match content.listing(name).await {
+    let look = looking.is_ok_and(|Query(Looking { look })| look);
+    match content.listing(name, look).await {
         Ok(Some(listing)) => ([(CACHE_CONTROL, "no-store")], Json(listing)).into_response(),
         Ok(None) => answer(StatusCode::NOT_FOUND, "no such content"),
         Err(error) => failed(&error),

@@ -6,9 +6,11 @@ use std::time::SystemTime;
 use async_trait::async_trait;
 use bytes::Bytes;
 use runtime_api::{ChunkPlace, MANIFEST_LIMIT_BYTES};
+use uuid::Uuid;
 
-use super::{Chunk, ContentError, ContentStore, Document};
+use super::{Chunk, ContentError, ContentStore, Document, Kind, LISTED_LIMIT, Listed, Object, Place};
 use crate::s3::{AnsweredAs, Audience, Bucket};
+use crate::sha256_name::Sha256Name;
 
 /// Folder of content below the bucket's prefix.
 const FOLDER: &str = "content";
@@ -25,16 +27,45 @@ impl S3Content {
     pub fn new(bucket: Arc<Bucket>) -> Self {
         Self { bucket }
     }
+
+    async fn listed(&self, kind: Kind, prefix: &str) -> Result<Vec<Listed>, ContentError> {
+        let (mut found, mut next) = (Vec::new(), None);
+        loop {
+            let (page, more) = self.bucket.list(prefix, next).await?;
+            found.extend(page.into_iter().filter_map(|object| {
+                let name = object.path.rsplit('/').next()?.split('.').next()?;
+                Some(Listed { object: kind.object(Sha256Name::parse(name)?), modified: object.modified, path: object.path })
+            }));
+            next = more;
+            if next.is_none() || found.len() >= LISTED_LIMIT {
+                return Ok(found);
+            }
+        }
+    }
+}
+
+fn folder(place: Place) -> String {
+    match place {
+        Place::Used => FOLDER.to_owned(),
+        Place::Discarded => format!("{FOLDER}/discarded"),
+    }
+}
+
+fn object_path(place: Place, object: Object) -> String {
+    let folder = folder(place);
+    match object {
+        Object::Chunk(name) => format!("{folder}/chunks/{}/{}", &name.text()[..2], name.text()),
+        Object::Manifest(name) => format!("{folder}/manifests/{}.json", name.text()),
+    }
 }
 
 fn chunk_path(chunk: Chunk) -> String {
-    let name = chunk.name.text();
-    format!("{FOLDER}/chunks/{}/{name}", &name[..2])
+    object_path(Place::Used, Object::Chunk(chunk.name))
 }
 
 fn document_path(document: Document) -> String {
     match document {
-        Document::Manifest(name) => format!("{FOLDER}/manifests/{}.json", name.text()),
+        Document::Manifest(name) => object_path(Place::Used, Object::Manifest(name)),
         Document::Import(name) => format!("{FOLDER}/imports/{}.json", name.text()),
     }
 }
@@ -61,5 +92,35 @@ impl ContentStore for S3Content {
 
     async fn write(&self, document: Document, bytes: Bytes) -> Result<(), ContentError> {
         Ok(self.bucket.write(&document_path(document), DOCUMENT_MEDIA_TYPE, bytes).await?)
+    }
+
+    async fn list(&self, place: Place, kind: Kind) -> Result<Vec<Listed>, ContentError> {
+        match kind {
+            Kind::Chunks { first_digit } => self.listed(kind, &format!("{}/chunks/{first_digit:x}", folder(place))).await,
+            Kind::Manifests => self.listed(kind, &format!("{}/manifests/", folder(place))).await,
+        }
+    }
+
+    /// A copy first: where it ends after that, the object is at both places, which does no harm.
+    async fn discard(&self, object: Object) -> Result<(), ContentError> {
+        let copy = format!("{}.{}", object_path(Place::Discarded, object), Uuid::now_v7().simple());
+        if self.bucket.copy(&object_path(Place::Used, object), &copy).await? {
+            self.bucket.remove(&object_path(Place::Used, object)).await?;
+        }
+        Ok(())
+    }
+
+    /// The copy that is out of use goes in its time.
+    async fn restore(&self, object: Object) -> Result<bool, ContentError> {
+        for copy in self.listed(object.kind(), &object_path(Place::Discarded, object)).await? {
+            if self.bucket.copy(&copy.path, &object_path(Place::Used, object)).await? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    async fn forget(&self, listed: &Listed) -> Result<(), ContentError> {
+        Ok(self.bucket.remove(&listed.path).await?)
     }
 }

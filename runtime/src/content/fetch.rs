@@ -75,6 +75,9 @@ impl Fetching<'_> {
     /// Until everything is there, or too much has failed too often.
     async fn rounds(&self, mut missing: Vec<Missing>, mut urls: Vec<Vec<String>>) -> Result<(), ContentError> {
         let mut pause = PAUSE_FIRST;
+        // Chunks may have gone out of use: who looks for them brings them back.
+        let mut looking = self.url.clone();
+        looking.query_pairs_mut().append_pair("look", "true");
         for round in 1.. {
             let Some(error) = self.round(&mut missing, &urls).await else { break };
             if round >= ROUNDS_LIMIT || matches!(error, ContentError::Write(_)) {
@@ -83,7 +86,7 @@ impl Fetching<'_> {
             tracing::warn!(round, chunks = missing.len(), %error, "content did not come; trying again");
             tokio::time::sleep(pause).await;
             pause *= 2;
-            urls = list(self.client, &self.url, &self.source.digest).await?.0.chunk_urls;
+            urls = list(self.client, &looking, &self.source.digest).await?.0.chunk_urls;
         }
         Ok(())
     }

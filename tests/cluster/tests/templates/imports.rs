@@ -34,3 +34,11 @@ fn the_operator_knows_where_imports_go_and_what_they_may_ask() {
     });
     refused(&json!({"imports": {"allowNetworks": ["everything"]}}), "allowNetworks");
 }
+
+#[test]
+fn routers_know_how_long_unused_weights_are_kept() {
+    sound(&json!({"router": {"contentRetention": "48h"}}), |objects| {
+        assert_eq!(objects.variable("emulsion-router", "EMULSION_CONTENT_RETENTION"), Some(&json!("48h")));
+    });
+    refused(&json!({"router": {"contentRetention": "soon"}}), "contentRetention");
+}
