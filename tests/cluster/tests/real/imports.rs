@@ -127,8 +127,14 @@ fn published_weights_are_imported_by_a_job_and_leave_nothing_but_their_model() {
         let failed = space.wait_for::<ModelDeployment>("published", "told of its digest", |model| reason(model) == "ImportFailed").await?;
         let message = condition(&failed, "Ready").map(|ready| ready.message.clone()).unwrap_or_default();
         anyhow::ensure!([&digest, &other, "spec.source.sha256"].iter().all(|word| message.contains(*word)), "{message}");
-        let answer = installation.post("/v1/images/generations", &json!({"model": "published", "prompt": "x"})).await?;
-        anyhow::ensure!(answer.status == 503 && answer.body.to_string().contains(&digest), "{answer:?}");
+        // The router hears of it a moment later than this test.
+        space
+            .retry("a call that is told the digest", async || {
+                let answer = installation.post("/v1/images/generations", &json!({"model": "published", "prompt": "x"})).await?;
+                anyhow::ensure!(answer.status == 503 && answer.body.to_string().contains(&digest), "{answer:?}");
+                Ok(())
+            })
+            .await?;
 
         space.apply(&model(&digest)).await?;
         let imported = space.wait_for::<ModelDeployment>("published", "imported", |model| reason(model) == "Available").await?;
