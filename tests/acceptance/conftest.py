@@ -3,7 +3,9 @@
 import pytest
 
 import postgres
-from house import House
+from house import House, copy_manifests
+from hub import Hub
+from importing import DEMO, MODEL
 from s3 import S3
 
 
@@ -74,3 +76,24 @@ def start_routers(database, tmp_path):
     yield start
     for router in made:
         router.stop()
+
+
+@pytest.fixture
+def hub():
+    hub = Hub()
+    hub.add("acme/demo", DEMO)
+    yield hub
+    hub.stop()
+
+
+@pytest.fixture
+def house_with(fresh_house, hub, tmp_path, monkeypatch):
+    """A house that declares `imported` from the hub."""
+
+    def start(uri="hf://acme/demo", more="", manifest="", **settings):
+        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+        manifests = copy_manifests(tmp_path / "manifests")
+        (manifests / "imported.yaml").write_text(MODEL.format(uri=uri, more=more) + "---\n" + manifest)
+        return fresh_house(manifests=manifests, import_allow_network="127.0.0.0/8", **settings)
+
+    return start

@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import pathlib
 import shutil
 import signal
 import subprocess
@@ -14,83 +13,12 @@ from safetensors.torch import load_file, save
 import processes
 from asking import RED_CIRCLE, TEXT_TO_IMAGE, assert_red_circle_on_blue, assert_success
 from certificates import Certificates
-from house import REPOSITORY, copy_manifests
+from house import REPOSITORY
 from hub import Hub
+from importing import DEMO, IMPORT_SECONDS, TOKEN, ask, bulk_requests, documents, drawn, refused
 from patience import eventually
 from picture import same_pixels
 from s3 import CREDENTIALS, S3
-
-# A debug build fetches, hashes and stores 20 MB several times over.
-IMPORT_SECONDS = 120
-DEMO = pathlib.Path(os.environ.get("EMULSION_DEMO_MODEL", REPOSITORY / "models" / "demo"))
-TOKEN = "hf_a-secret-of-the-acceptance-tests"
-MODEL = """
-apiVersion: emulsion.dev/v1alpha1
-kind: ModelDeployment
-metadata: {{name: imported}}
-spec:
-  source: {{uri: "{uri}"{more}}}
-  defaults: {{steps: 20, guidanceScale: 5, width: 64, height: 64}}
-  limits: {{maxWidth: 256, maxHeight: 256}}
-"""
-
-
-@pytest.fixture
-def hub():
-    hub = Hub()
-    hub.add("acme/demo", DEMO)
-    yield hub
-    hub.stop()
-
-
-@pytest.fixture
-def house_with(fresh_house, hub, tmp_path, monkeypatch):
-    """A house that declares `imported` from the hub."""
-
-    def start(uri="hf://acme/demo", more="", manifest="", **settings):
-        monkeypatch.setenv("HF_ENDPOINT", hub.url)
-        manifests = copy_manifests(tmp_path / "manifests")
-        (manifests / "imported.yaml").write_text(MODEL.format(uri=uri, more=more) + "---\n" + manifest)
-        return fresh_house(manifests=manifests, import_allow_network="127.0.0.0/8", **settings)
-
-    return start
-
-
-def ask(house, key, **changes):
-    return house.post(TEXT_TO_IMAGE, RED_CIRCLE | {"key": key, "model_id": "imported", "seed": 7} | changes)
-
-
-def drawn(house, key):
-    """The picture and where its weights came from, once the model can be called."""
-
-    def answered():
-        reply = ask(house, key)
-        return reply if reply.status_code == 200 else None
-
-    answer = eventually(f"the model is imported (the router's log: {house.log})", answered, IMPORT_SECONDS).json()
-    [png] = assert_success(house, answer)
-    return png, answer["cold_start"]
-
-
-def refused(house, key, *words):
-    """Waits until a call is refused with these words, and returns the message."""
-
-    def told():
-        reply = ask(house, key)
-        assert reply.status_code != 200, "it was imported, and draws"
-        message = reply.json()["message"]
-        return message if reply.status_code == 503 and all(word in message for word in words) else None
-
-    return eventually(f"a call is told {words} (the router's log: {house.log})", told, IMPORT_SECONDS)
-
-
-def bulk_requests(hub):
-    """Requests for the largest file that were not only for its head."""
-    return [request for request in hub.requests if request[0].endswith("unet/diffusion_pytorch_model.safetensors")]
-
-
-def documents(house, kind):
-    return list((house.data / "content" / kind).glob("*.json"))
 
 
 def test_a_declared_model_is_imported_once_and_draws_what_the_same_files_draw(house_with, hub):
@@ -393,125 +321,3 @@ def test_a_full_content_store_is_told_and_heals(house_with, hub, tmp_path):
         house.stop()
     finally:
         subprocess.run(["umount", "--lazy", content], check=True)
-
-
-def test_another_digest_than_the_declared_one_is_refused_and_nothing_becomes_visible(house_with, hub):
-    declared = hashlib.sha256(b"other weights").hexdigest()
-    house = house_with(more=f', sha256: "{declared}"')
-    refused(house, house.key(), "import failed", declared, "spec.source.sha256")
-    assert documents(house, "manifests") == []
-
-
-def test_bytes_that_their_publisher_does_not_list_are_refused(house_with, hub):
-    listed = hashlib.sha256(b"other weights").hexdigest()
-    hub.listed["unet/diffusion_pytorch_model.safetensors"] = listed
-    house = house_with()
-    refused(house, house.key(), "import failed", listed, "its publisher lists")
-    assert documents(house, "manifests") == []
-
-
-def test_two_models_of_one_source_are_imported_together(house_with, hub):
-    house = house_with(manifest=MODEL.format(uri="hf://acme/demo", more="").replace("name: imported", "name: also-imported"))
-    key = house.key()
-    png, _ = drawn(house, key)
-    also = ask(house, key, model_id="also-imported").json()
-    assert same_pixels(png, *assert_success(house, also))
-    # Its header, and all of it.
-    assert len(bulk_requests(hub)) == 2
-    assert len(documents(house, "manifests")) == 1
-
-
-def test_a_site_whose_certificate_nobody_vouches_for_is_not_read(house_with, tmp_path, monkeypatch):
-    stranger, trusted = (Certificates(tmp_path / name) for name in ("stranger", "trusted"))
-    site = Hub(stranger.context())
-    site.files["/model.safetensors"] = b"weights"
-    monkeypatch.setenv("SSL_CERT_FILE", str(trusted.authority))
-    try:
-        house = house_with(uri=f"{site.url}/model.safetensors")
-        refused(house, house.key(), "import failed", "did not answer as one should")
-        assert site.requests == []
-    finally:
-        site.stop()
-
-
-def test_a_pickle_is_refused_before_its_bulk_is_fetched(house_with, hub):
-    bulk = b"PK\x03\x04" + bytes(64 << 20)
-    hub.repositories["acme/pickle"] = {"model.safetensors": bulk}
-    hub.gate.clear()
-    house = house_with(uri="hf://acme/pickle")
-    message = refused(house, house.key(), "import failed", "PyTorch zip archive")
-    assert "/tmp" not in message and str(house.data) not in message
-    hub.gate.set()
-
-
-@pytest.mark.parametrize(
-    "page, words",
-    [
-        (b"<!DOCTYPE html><html>sign in</html>" + bytes(100), ["HTML page"]),
-        (b"\x80\x02}q\x00." + bytes(100), ["pickle"]),
-        ((1 << 40).to_bytes(8, "little") + b"{" + bytes(100), ["header"]),
-        (b"", ["truncated"]),
-    ],
-)
-def test_what_is_no_weights_says_what_it_is(page, words, house_with, hub):
-    hub.repositories["acme/page"] = {"model.safetensors": page}
-    house = house_with(uri="hf://acme/page")
-    refused(house, house.key(), "import failed", *words)
-
-
-@pytest.mark.parametrize(
-    "uri, words",
-    [
-        ("hf://acme/nothing", ["404", "no such file"]),
-        ("hf://acme/demo/none.safetensors", ["no file none.safetensors"]),
-        ("https://127.0.0.1:1/m.safetensors", ["cannot be reached"]),
-    ],
-)
-def test_sources_that_are_not_there_say_so(uri, words, house_with):
-    house = house_with(uri=uri)
-    refused(house, house.key(), "import failed", *words)
-
-
-def test_inside_addresses_are_not_asked_unless_they_are_allowed(fresh_house, hub, tmp_path, monkeypatch):
-    monkeypatch.setenv("HF_ENDPOINT", hub.url)
-    manifests = copy_manifests(tmp_path / "manifests")
-    (manifests / "imported.yaml").write_text(MODEL.format(uri="hf://acme/demo", more=""))
-    house = fresh_house(manifests=manifests)
-    refused(house, house.key(), "import failed", "not public")
-    assert hub.requests == []
-
-
-def test_a_redirect_loop_ends(house_with, hub):
-    hub.redirects["/acme/demo/resolve/0123456789abcdef0123456789abcdef01234567/model_index.json"] = (302, "/round")
-    hub.redirects["/round"] = (302, "/round")
-    house = house_with()
-    refused(house, house.key(), "import failed", "redirects")
-
-
-def test_credentials_go_to_their_own_host_and_into_no_log(house_with, hub, tmp_path):
-    hub.token = TOKEN
-    house = house_with(more=", secretRef: {name: hub}", log="trace", secrets=tmp_path / "secrets")
-    key = house.key()
-    refused(house, key, "import failed", "Secret hub")
-    (tmp_path / "secrets" / "hub").mkdir(parents=True)
-    (tmp_path / "secrets" / "hub" / "HF_TOKEN").write_text("hf_wrong")
-    refused(house, key, "import failed", "401", "secretRef")
-    (tmp_path / "secrets" / "hub" / "HF_TOKEN").write_text(TOKEN + "\n")
-
-    # The bulk is elsewhere, as hubs have it.
-    other = Hub()
-    path = "/acme/demo/resolve/0123456789abcdef0123456789abcdef01234567/unet/diffusion_pytorch_model.safetensors"
-    other.files["/bulk"] = hub.repositories["acme/demo"]["unet/diffusion_pytorch_model.safetensors"]
-    hub.redirects[path] = (302, f"{other.url}/bulk")
-    try:
-        house.stop()
-        house.start()
-        png, _ = drawn(house, key)
-        assert_red_circle_on_blue(png)
-        assert {authorization for _, authorization, _ in other.requests} == {None}
-    finally:
-        other.stop()
-    house.stop()
-    assert TOKEN not in house.log_text() and "hf_wrong" not in house.log_text()
-    kept = [file for file in house.data.rglob("*") if file.is_file() and TOKEN.encode() in file.read_bytes()]
-    assert kept == []
