@@ -49,6 +49,8 @@ pub struct Limits {
     pub max_rows: u32,
     /// A warm model takes the place of another one only after nobody has used that for so long.
     pub warm_return: Duration,
+    /// A device thread that is silent for longer hangs: one evaluation, encoding or decoding of a large image on a slow CPU takes a minute.
+    pub stall: Duration,
     pub request: request::Limits,
 }
 
@@ -62,6 +64,7 @@ impl Default for Limits {
             max_images: 16,
             max_rows: 16,
             warm_return: Duration::from_secs(60),
+            stall: Duration::from_secs(600),
             request: request::Limits::default(),
         }
     }

@@ -170,6 +170,7 @@ impl Serve {
             max_images: self.max_images,
             max_rows: self.max_rows,
             warm_return: Limits::default().warm_return,
+            stall: Limits::default().stall,
             request: request::Limits { max_pixels: self.max_pixels, max_samples: self.max_samples, max_steps: self.max_steps },
         })
     }

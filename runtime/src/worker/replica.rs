@@ -28,9 +28,6 @@ use crate::safety::SafetyChecker;
 use crate::source::ModelRoots;
 use crate::upload::Uploader;
 
-/// One evaluation, encoding or decoding of a large image on a slow CPU takes a minute; a thread silent for longer hangs.
-const STALL_LIMIT: Duration = Duration::from_secs(600);
-
 /// What the device thread and everybody else share.
 #[derive(Debug)]
 pub(super) struct Shared {
@@ -306,7 +303,7 @@ impl Replica {
 
     /// Whether the device thread has shown life lately.
     pub fn is_alive(&self) -> bool {
-        self.shared.heartbeat.silence() < STALL_LIMIT
+        self.shared.heartbeat.silence() < self.shared.limits.stall
     }
 
     /// Takes no more work, and waits until all that was taken has ended.

@@ -1,9 +1,11 @@
 //! How generations end that do not end well, and that nobody else notices.
 
+use std::time::Duration;
+
 use runtime::worker::{Limits, Stopped};
 use runtime_api::{Event, FailureReason};
 
-use crate::house::House;
+use crate::house::{House, PATIENCE};
 use crate::puppet::{FAIL, PANIC};
 
 #[tokio::test]
@@ -98,4 +100,25 @@ async fn engine_that_panics_again_and_again_is_given_up() {
     }
     let stopped = house.stopped.take().unwrap();
     assert_eq!(stopped.await.unwrap(), Stopped::Broken);
+}
+
+#[tokio::test]
+async fn a_device_that_hangs_is_told_by_the_health_until_it_goes_on() {
+    // Longer than an idle device is silent.
+    let house = House::gated(Limits { stall: Duration::from_secs(3), ..Limits::default() }).await;
+    let health = |wanted: u16| {
+        let house = &house;
+        let becomes = async move {
+            while house.get("/healthz").await.status() != wanted {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, becomes)
+    };
+    health(200).await.expect("an idle device is healthy");
+    let hanging = house.send(&house.dispatch("x")).await;
+    health(503).await.expect("nothing says that it hangs");
+    house.gate.open();
+    hanging.done().await;
+    health(200).await.expect("it goes on");
 }
