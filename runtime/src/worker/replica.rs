@@ -204,8 +204,11 @@ impl Replica {
     /// A [`Failure`] that says what to do: `Busy` when the queue is full or the replica drains, `InvalidRequest`, or `InvalidModel` for a
     /// source that this replica may not read.
     pub async fn submit(&self, dispatch: Dispatch) -> Result<Feed, Failure> {
-        let metrics = &self.shared.metrics;
-        self.accept(dispatch).await.inspect_err(|failure| metrics.count_outcome(Some(failure.reason)))
+        let (metrics, id, model) = (&self.shared.metrics, dispatch.id, dispatch.model.id.clone());
+        self.accept(dispatch).await.inspect_err(|failure| {
+            metrics.count_outcome(Some(failure.reason));
+            tracing::warn!(%id, model, reason = ?failure.reason, "refused: {}", failure.message);
+        })
     }
 
     async fn accept(&self, dispatch: Dispatch) -> Result<Feed, Failure> {
