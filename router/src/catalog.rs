@@ -124,7 +124,7 @@ impl Model {
         Self {
             model_id: deployment.model_id(),
             kind: spec.kind,
-            // An import tells what it found.
+            // An import or a replica has told what it found.
             family: spec.family.or(deployment.status.as_ref().and_then(|status| status.family)),
             weights,
             import: None,

@@ -12,9 +12,9 @@ use crate::ops::{MAX_PATCH_ELEMENTS, MAX_SCORES};
 
 /// Scratch of the kernels for processors, in bytes: patches and scores of blocks, and what products of matrices pack, for each thread.
 const KERNEL_SCRATCH_BYTES: u64 = 16 << 20;
-const F32_BYTES: u64 = 4;
+pub(crate) const F32_BYTES: u64 = 4;
 /// A 3×3 convolution.
-const TAPS: u64 = 9;
+pub(crate) const TAPS: u64 = 9;
 
 /// How the numbers of a network are kept while it runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -169,9 +169,8 @@ impl Serve {
             adapter_bytes: self.adapter_bytes_limit,
             max_images: self.max_images,
             max_rows: self.max_rows,
-            warm_return: Limits::default().warm_return,
-            stall: Limits::default().stall,
             request: request::Limits { max_pixels: self.max_pixels, max_samples: self.max_samples, max_steps: self.max_steps },
+            ..Limits::default()
         })
     }
 }

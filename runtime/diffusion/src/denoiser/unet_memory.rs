@@ -1,7 +1,7 @@
 //! What one call of the UNet takes of memory: the walk of [`super::UNet`] with sizes in place of tensors.
 
 use super::unet_config::{LevelConfig, MidBlock, UNetConfig};
-use crate::memory::Working;
+use crate::memory::{TAPS, Working};
 
 /// Tensors of a level's size that are alive in a transformer's feed-forward layer at most: its input, the tokens before and after each attention,
 /// the widened ones and what becomes of them.
@@ -61,7 +61,7 @@ impl UNetConfig {
                 walk.skips.push(size(at, channels[at]));
             }
             if at + 1 < self.levels.len() {
-                walk.takes(working.convolution(rows * positions[at + 1], channels[at], channels[at], 9));
+                walk.takes(working.convolution(rows * positions[at + 1], channels[at], channels[at], TAPS));
                 walk.skips.push(size(at + 1, channels[at]));
             }
         }

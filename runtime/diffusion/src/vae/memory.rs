@@ -2,9 +2,8 @@
 
 use super::VaeConfig;
 use super::tiling::MAX_WHOLE_SIDE_PIXELS;
-use crate::memory::Working;
+use crate::memory::{F32_BYTES, Working};
 
-const F32_BYTES: u64 = 4;
 /// A picture in tiles lies there in rows of tiles and joined; a whole one as it comes, and as it is judged and clamped.
 const PICTURES: u64 = 3;
 /// Tensors of the coarsest level that are alive in its attention at most, beside scores.
